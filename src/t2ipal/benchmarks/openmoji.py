@@ -1,0 +1,60 @@
+"""The embedded benchmark: scenes of OpenMoji drawings, rendered when asked for, the same ones on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from t2ipal.benchmarks.base import Benchmark, ImageSplit
+from t2ipal.errors import UserError
+from t2ipal.labels import LabelSet
+from t2ipal.openmoji import sprites
+from t2ipal.openmoji.drawings import SPLITS, Split, class_drawings, class_names, distractors
+from t2ipal.openmoji.scenes import Scene, render, sample_scene
+
+VERSION = 1
+# Distinct streams of random numbers, so that no split repeats a scene of another one or of the pack's training.
+_STREAM = {"train": 101, "val": 102, "test": 103}
+VAL_IMAGES = 1000
+
+
+class OpenMojiBenchmark(Benchmark):
+    """20 VOC classes in 64x64 scenes of one to four labelled drawings; all labels are known."""
+
+    attribution = "Drawings by OpenMoji (openmoji.org), CC BY-SA 4.0."
+
+    def _count(self, split: Split) -> int:
+        counts = {"train": self.settings.train_images, "val": VAL_IMAGES, "test": self.settings.test_images}
+        return counts[split]
+
+    def _check_labels(self) -> None:
+        undrawn = [name for name in LabelSet.load(self.settings.labels).names if name not in class_names()]
+        if undrawn:
+            raise UserError(
+                f"benchmark.labels: benchmark 'openmoji' has no drawing of class '{undrawn[0]}'; "
+                "its classes are those of label set 'voc2007'"
+            )
+
+    def split(self, name: str) -> ImageSplit:
+        """The ``train``, ``val`` or ``test`` scenes.
+
+        Raises:
+            UserError: the label set has a class without a drawing.
+            MissingDrawingError: a drawing is not in the installed package.
+        """
+        chosen = next(split for split in SPLITS if split == name)
+        self._check_labels()
+        sprites.check([*(d for group in class_drawings(chosen).values() for d in group), *distractors()])
+        scenes = [self._scene(chosen, index) for index in range(self._count(chosen))]
+        wanted = set(LabelSet.load(self.settings.labels).names)
+        return ImageSplit(
+            keys=[f"{name}-{index:06d}" for index in range(len(scenes))],
+            labels=[sorted(scene.labels() & wanted) for scene in scenes],
+            unknown=[[] for _ in scenes],
+            image=lambda index: Image.fromarray(render(scenes[index])),
+            protocol=f"openmoji-v{VERSION}/{name}-{len(scenes)}",
+        )
+
+    @staticmethod
+    def _scene(split: Split, index: int) -> Scene:
+        return sample_scene(np.random.default_rng([_STREAM[split], index]), split)

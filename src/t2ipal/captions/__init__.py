@@ -1,0 +1,1 @@
+"""Stage 1: captions whose labels are mined from their text."""

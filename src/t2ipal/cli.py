@@ -1,0 +1,166 @@
+"""The command line: one thin sub-command per stage. Heavy imports happen inside the command that needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from t2ipal.errors import UserError
+
+app = typer.Typer(
+    name="t2ipal",
+    help="Texts and synthesised images as training data of multi-label recognition. Each stage writes plain files.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+Settings = Annotated[str, typer.Option("--settings", help="The stage's settings as JSON, as the workflow passes them.")]
+ConfigJson = Annotated[str, typer.Option("--config-json", help="The whole configuration as JSON.")]
+Output = Annotated[Path, typer.Option("--output", help="File to write; it appears when it is complete.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Parts = Annotated[list[Path], typer.Argument(help="Parquet parts of features.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes with any command.")] = False,
+) -> None:
+    """Taken out of the arguments by :func:`main`, which needs it; declared here for the help page."""
+
+
+def _mapping(text: str, option: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{option} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{option} must be a JSON object")
+    return value
+
+
+@app.command()
+def captions(settings: Settings, output: Output) -> None:
+    """Stage 1: write captions with their labels to a Parquet file."""
+    from t2ipal.captions.stage import write_captions
+
+    write_captions(_mapping(settings, "--settings"), output)
+
+
+@app.command()
+def synthesis(
+    settings: Settings,
+    captions: Annotated[Path, typer.Option("--captions", help="captions.parquet of stage 1.")],
+    shard: Annotated[int, typer.Option("--shard", min=0, help="Number of the shard.")],
+    output: Output,
+    device: Device = "auto",
+) -> None:
+    """Stage 2: draw one shard of synthetic images (a tar, and a JSON manifest beside it)."""
+    from t2ipal.synthesis.stage import draw_shard
+
+    draw_shard(_mapping(settings, "--settings"), captions, shard, output, device)
+
+
+@app.command()
+def features(
+    settings: Settings,
+    output: Output,
+    part: Annotated[int, typer.Option("--part", min=0, help="Number of the Parquet part.")],
+    captions: Annotated[Path | None, typer.Option("--captions", help="Encode these captions.")] = None,
+    shard_file: Annotated[Path | None, typer.Option("--shard-file", help="Encode the images of this shard.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Stage 3: frozen CLIP features of captions, of a shard, or (with neither) of the benchmark's own images."""
+    if captions and shard_file:
+        raise UserError("--captions and --shard-file exclude each other: give one of them, or none for real images")
+    from t2ipal.features import stage
+
+    values = _mapping(settings, "--settings")
+    if captions:
+        stage.extract_captions(values, captions, part, output, device)
+    elif shard_file:
+        stage.extract_shard(values, shard_file, output, device)
+    else:
+        stage.extract_images(values, part, output, device)
+
+
+@app.command()
+def training(
+    settings: Settings,
+    output: Output,
+    parts: Annotated[list[Path] | None, typer.Argument(help="Parquet parts of features; none for zero-shot.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Stage 4: train one model (model.json, and model.safetensors beside it)."""
+    from t2ipal.learning.stage import train
+
+    train(_mapping(settings, "--settings"), parts or [], output, device)
+
+
+@app.command()
+def evaluation(
+    settings: Settings,
+    model: Annotated[Path, typer.Option("--model", help="Directory of a trained model.")],
+    fingerprint: Annotated[str, typer.Option("--fingerprint", help="Name of the unit in the records.")],
+    output: Output,
+    parts: Parts,
+) -> None:
+    """Stage 5: score the test features (metrics.json, and scores.parquet beside it)."""
+    from t2ipal.evaluation.stage import evaluate
+
+    evaluate(_mapping(settings, "--settings"), model, parts, output.parent, fingerprint)
+
+
+@app.command()
+def summary(config_json: ConfigJson, output: Output) -> None:
+    """Stage 6: join all metrics to one table (summary.json, .csv and .txt)."""
+    from t2ipal.config import parse
+    from t2ipal.reporting.summary import write_summary
+
+    write_summary(parse(_mapping(config_json, "--config-json")), output)
+
+
+@app.command()
+def report(config_json: ConfigJson, output: Output) -> None:
+    """Draw the report: table, synthetic images, heatmaps in one HTML file."""
+    from t2ipal.config import parse
+    from t2ipal.reporting.page import write_report
+
+    write_report(parse(_mapping(config_json, "--config-json")), output)
+
+
+@config_app.command("show")
+def show(
+    file: Annotated[Path | None, typer.Argument(help="YAML file to complete with the defaults; none for them.")] = None,
+) -> None:
+    """Print the configuration with all defaults, every key explained."""
+    from t2ipal.config import Config, load
+    from t2ipal.config_docs import render
+
+    typer.echo(render(load(file) if file else Config()), nl=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: an error that the user can mend is one sentence on stderr and exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        app(args=[argument for argument in given if argument != "--debug"], prog_name="t2ipal")
+    except UserError as error:
+        if debug:
+            raise
+        print(f"t2ipal: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("t2ipal: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Stage 5: scores and metrics of a model on test images."""

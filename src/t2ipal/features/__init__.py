@@ -1,0 +1,1 @@
+"""Frozen CLIP features: towers, extraction, Parquet store."""

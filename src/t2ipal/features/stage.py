@@ -1,0 +1,132 @@
+"""Stage 3: features of synthetic shards, of captions, and of a benchmark's images; one Parquet part per job."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from t2ipal import benchmarks
+from t2ipal.config import BenchmarkSettings
+from t2ipal.errors import UserError
+from t2ipal.features import store
+from t2ipal.features.backbone import Backbone, load
+from t2ipal.progress import Progress
+
+Item = tuple[str, list[str], list[str], Image.Image]
+T = TypeVar("T")
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _describe(settings: dict[str, Any], backbone: Backbone, grid: Sequence[int] | None, **more: Any) -> dict[str, Any]:
+    return {
+        "source": settings["source"],
+        "backbone": backbone.name,
+        "identity": backbone.identity,
+        "preprocessing": backbone.preprocessing,
+        "grid": list(grid) if grid else None,
+        **more,
+    }
+
+
+def _image_rows(backbone: Backbone, items: Iterable[Item], size: int, progress: Progress) -> Iterator[store.Rows]:
+    for batch in _batches(items, size):
+        keys, labels, unknown, images = (list(column) for column in zip(*batch, strict=True))
+        global_, local, _ = backbone.encode_images(images)
+        length = np.full(len(keys), local.shape[1], dtype=np.int16)
+        progress.advance(len(keys))
+        yield store.Rows(keys, labels, unknown, global_.numpy(), local.numpy(), length)
+
+
+def _write_images(
+    settings: dict[str, Any], items: Iterable[Item], total: int, output: Path, device: str, protocol: str | None = None
+) -> None:
+    backbone = load(settings, device)
+    more = {"protocol": f"{protocol}/{backbone.preprocessing}"} if protocol else {}
+    blank = Image.new("RGB", (backbone.input_size, backbone.input_size))
+    _, _, grid = backbone.encode_images([blank])
+    with Progress(f"features of {settings['source']} images", total, "images") as progress:
+        rows = _image_rows(backbone, items, settings["batch_size"], progress)
+        store.write(output, rows, _describe(settings, backbone, grid, **more))
+
+
+def shard_items(shard: Path) -> Iterator[Item]:
+    """The samples of a WebDataset shard, in its order; images recorded as failed are left out.
+
+    Raises:
+        UserError: the shard is damaged or a member is missing.
+    """
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            members: dict[str, dict[str, bytes]] = {}
+            for member in archive:
+                key, _, suffix = member.name.partition(".")
+                content = archive.extractfile(member)
+                members.setdefault(key, {})[suffix] = content.read() if content else b""
+                if suffix == "json":
+                    yield from _sample(key, members.pop(key))
+    except (tarfile.TarError, KeyError, ValueError, OSError) as error:
+        raise UserError(f"shard {shard} is damaged ({error}); delete it and run again") from None
+
+
+def _sample(key: str, parts: dict[str, bytes]) -> Iterator[Item]:
+    record = json.loads(parts["json"])
+    if record.get("failed"):
+        return
+    encoded = parts["png"] if "png" in parts else parts["webp"]
+    yield key, list(record["labels"]), [], Image.open(io.BytesIO(encoded))
+
+
+def extract_shard(settings: dict[str, Any], shard: Path, output: Path, device: str) -> None:
+    """Features of one synthetic shard."""
+    total = sum(1 for _ in shard_items(shard))
+    _write_images(settings, shard_items(shard), total, output, device)
+
+
+def extract_images(settings: dict[str, Any], part: int, output: Path, device: str) -> None:
+    """Features of part ``part`` of the benchmark's split that ``settings['source']`` names."""
+    benchmark = benchmarks.load(BenchmarkSettings.model_validate(settings["benchmark"]))
+    split = benchmark.split(settings["source"])
+    size = settings["part_size"]
+    chosen = range(part * size, min((part + 1) * size, len(split.keys)))
+    items = ((split.keys[i], split.labels[i], split.unknown[i], split.image(i)) for i in chosen)
+    _write_images(settings, items, len(chosen), output, device, protocol=split.protocol)
+
+
+def extract_captions(settings: dict[str, Any], captions: Path, part: int, output: Path, device: str) -> None:
+    """Features of part ``part`` of the captions: end-of-text embeddings and token embeddings."""
+    size = settings["part_size"]
+    table = pq.read_table(captions, columns=["caption_id", "text", "labels"]).slice(part * size, size)
+    backbone = load(settings, device)
+    with Progress("features of captions", table.num_rows, "captions") as progress:
+        rows = _caption_rows(backbone, table.to_pylist(), settings["batch_size"], progress)
+        store.write(output, rows, _describe(settings, backbone, None))
+
+
+def _caption_rows(
+    backbone: Backbone, records: list[dict[str, Any]], size: int, progress: Progress
+) -> Iterator[store.Rows]:
+    for batch in _batches(records, size):
+        global_, local, length = backbone.encode_text([record["text"] for record in batch])
+        progress.advance(len(batch))
+        yield store.Rows(
+            keys=[record["caption_id"] for record in batch],
+            labels=[record["labels"] for record in batch],
+            unknown=[[] for _ in batch],
+            global_=global_.numpy(),
+            local=local.numpy(),
+            length=length.numpy().astype(np.int16),
+        )

@@ -1,0 +1,44 @@
+"""What a model reference stands for: hub ids stand for themselves, local directories for their content."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from t2ipal.errors import UserError
+
+LOCAL = "local-dir:"
+EDGE = 1 << 16
+
+
+def local_directory(reference: str) -> Path | None:
+    """The directory that ``local-dir:PATH`` names; None for a hub id or model name."""
+    return Path(reference.removeprefix(LOCAL)) if reference.startswith(LOCAL) else None
+
+
+def _sample(path: Path) -> bytes:
+    """Size, first and last 64 KiB of a file: tells apart weights without reading gigabytes."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        head = handle.read(EDGE)
+        handle.seek(max(0, size - EDGE))
+        return str(size).encode() + head + handle.read()
+
+
+@cache
+def model_identity(reference: str) -> str:
+    """A text that changes when the model behind ``reference`` does.
+
+    Raises:
+        UserError: a local directory does not exist.
+    """
+    directory = local_directory(reference)
+    if directory is None:
+        return reference
+    if not directory.is_dir():
+        raise UserError(f"model directory {directory} (from '{reference}') does not exist")
+    hasher = hashlib.sha256()
+    for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.suffix != ".md"):
+        hasher.update(path.relative_to(directory).as_posix().encode() + b"\0" + _sample(path))
+    return f"sha256:{hasher.hexdigest()[:16]}"

@@ -1,0 +1,71 @@
+"""Files that appear whole or not at all, hashes, and canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Flush ``partial`` to disk and rename it to ``final`` in the same directory, durably."""
+    with partial.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(partial, final)
+    _fsync_directory(final.parent)
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Yield a path beside ``final`` to write to; it becomes ``final`` only if the block succeeds."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        publish(partial, final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(final: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(final) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(final: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys atomically; NaN is refused."""
+    write_text(final, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """Hexadecimal SHA-256 of the canonical JSON of ``value``, cut to ``length`` digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The label sets that come with the package."""

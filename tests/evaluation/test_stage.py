@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save_file
+
+from t2ipal.errors import UserError
+from t2ipal.evaluation.stage import evaluate
+from t2ipal.features import store
+from t2ipal.io import file_sha256
+
+SETTINGS: dict[str, Any] = {"benchmark": {"name": "openmoji", "labels": "own", "test_images": 4}}
+NAMES = ["cat", "dog", "fox"]
+
+
+def _model(directory: Path, seed: int | None = 7, identity: str = "sha256:1", names: list[str] = NAMES) -> Path:
+    directory.mkdir()
+    axes = np.eye(4, dtype=np.float32)[: len(names)]
+    save_file({"global_embeddings": axes, "local_embeddings": axes}, directory / "model.safetensors")
+    description = {
+        "format": 1,
+        "method": "zero-shot",
+        "labels": names,
+        "prompt_names": names,
+        "features": {"backbone": "local-dir:clip", "model_identity": identity},
+        "scores": {"tau": 4.0, "tau_s": 40.0, "w_g": 1.0, "w_l": 0.0, "alpha": 0.0, "beta": 1.0, "pooling": "max"},
+        "settings": {} if seed is None else {"seed": seed},
+        "weights_sha256": file_sha256(directory / "model.safetensors"),
+    }
+    (directory / "model.json").write_text(json.dumps(description))
+    return directory
+
+
+def _features(
+    path: Path, labels: list[list[str]], unknown: list[list[str]] | None = None, scale: float = 1.0
+) -> list[Path]:
+    """Images 0, 1, 2, ... look like classes 0, 1, 2, 0, ... of NAMES; one part per two images."""
+    values = np.eye(4, dtype=np.float32)[np.arange(len(labels)) % 3] * scale
+    parts = []
+    for start in range(0, len(labels), 2):
+        part = slice(start, start + 2)
+        global_ = values[part]
+        rows = store.Rows(
+            [f"image-{i}" for i in range(start, min(start + 2, len(labels)))],
+            labels[part],
+            (unknown or [[] for _ in labels])[part],
+            global_,
+            np.repeat(global_[:, None], 2, axis=1),
+            np.full(len(global_), 2, dtype=np.int16),
+        )
+        parts.append(path / f"part-{start:05d}.parquet")
+        store.write(parts[-1], [rows], {"source": "test", "identity": "sha256:1", "protocol": "p/4"})
+    return parts
+
+
+TRUE = [["cat"], ["dog"], ["fox"], ["cat"]]
+
+
+def test_scores_and_metrics_of_a_perfect_model(tmp_path: Path) -> None:
+    evaluate(SETTINGS, _model(tmp_path / "m"), _features(tmp_path, TRUE), tmp_path / "out", "f" * 12)
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["metrics"]["mAP"] == record["metrics"]["mAP_voc11"] == 1.0
+    assert record["metrics"]["OP_top3"] == pytest.approx(1 / 3)
+    assert record["metrics"]["OR_top3"] == 1.0
+    assert record["per_class_AP"] == {"cat": 1.0, "dog": 1.0, "fox": 1.0}
+    assert (record["benchmark"], record["method"], record["backbone"]) == ("openmoji", "zero-shot", "local-dir:clip")
+    assert (record["seed"], record["protocol"], record["fingerprint"]) == (7, "p/4", "f" * 12)
+    table = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert table["key"].to_pylist() == ["image-0", "image-1", "image-2", "image-3"]
+    assert table["target"].to_pylist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    assert np.allclose(table["score"].to_pylist(), np.array(table["target"].to_pylist()) * 4.0)
+    assert json.loads(table.schema.metadata[b"t2ipal"]) == {"labels": NAMES, "protocol": "p/4"}
+
+
+def test_a_wrong_and_an_unknown_label_change_what_is_measured(tmp_path: Path) -> None:
+    parts = _features(tmp_path, [["cat"], ["dog"], ["fox"], ["dog"]], [[], [], [], ["cat"]])
+    evaluate(SETTINGS, _model(tmp_path / "m"), parts, tmp_path / "out", "f")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    # dog: image 1 first (precision 1), then image 3 tied with the others at score 0 (2 of 4).
+    assert record["per_class_AP"] == {"cat": 1.0, "dog": pytest.approx(0.75), "fox": 1.0}
+
+
+def test_classes_without_positives_are_reported_and_left_out(tmp_path: Path) -> None:
+    parts = _features(tmp_path, [["cat"], ["dog"], [], []])
+    evaluate(SETTINGS, _model(tmp_path / "m"), parts, tmp_path / "out", "f")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["per_class_AP"]["fox"] is None
+    assert record["classes_without_positives"] == ["fox"]
+    assert record["metrics"]["mAP"] == pytest.approx((0.5 + 1) / 2)
+
+
+def test_the_settings_protocol_goes_first_and_no_seed_is_null(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "protocol": "given"}
+    evaluate(settings, _model(tmp_path / "m", seed=None), _features(tmp_path, TRUE), tmp_path / "out", "f")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (record["seed"], record["protocol"]) == (None, "given")
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    model, parts = _model(tmp_path / "m"), _features(tmp_path, TRUE)
+    for name in ("a", "b"):
+        evaluate(SETTINGS, model, parts, tmp_path / name, "f")
+    for name in ("metrics.json", "scores.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_features_of_another_backbone_are_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path / "m", identity="sha256:2")
+    with pytest.raises(UserError, match="backbone sha256:2"):
+        evaluate(SETTINGS, model, _features(tmp_path, TRUE), tmp_path / "out", "f")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_the_model_does_not_know_are_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path / "m", names=["cat", "dog"])
+    with pytest.raises(UserError, match="'fox'"):
+        evaluate(SETTINGS, model, _features(tmp_path, TRUE), tmp_path / "out", "f")
+
+
+def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    parts = _features(tmp_path, TRUE, scale=float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        evaluate(SETTINGS, _model(tmp_path / "m"), parts, tmp_path / "out", "f")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_measure_is_refused(tmp_path: Path) -> None:
+    parts = _features(tmp_path, [[], [], [], []])
+    with pytest.raises(UserError, match="nothing to measure"):
+        evaluate(SETTINGS, _model(tmp_path / "m"), parts, tmp_path / "out", "f")

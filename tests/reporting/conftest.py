@@ -1,0 +1,154 @@
+"""A finished run of two seeds, made by hand at the places that the layout names."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2ipal import benchmarks
+from t2ipal.config import METHODS, Config, parse
+from t2ipal.features import store
+from t2ipal.io import file_sha256, write_json
+from t2ipal.labels import LabelSet
+from t2ipal.layout import LEARNS_FROM, Layout
+
+SEEDS = (3, 5)
+PROTOCOL = "openmoji-v1/test-20/resize96"
+ROWS, COLUMNS, SIZE = 2, 3, 4
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    """A 16x16 image of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    """An uncompressed tar of these members, whatever their names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+@dataclass
+class Run:
+    """A configuration and the writers of what its stages would have left."""
+
+    config: Config
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.config)
+
+    def metrics_path(self, method: Any, seed: int) -> Path:
+        return self.layout.directory(self.layout.evaluation(method, seed)) / "metrics.json"
+
+    def write_metrics(self, method: Any, seed: int, /, **changes: Any) -> None:
+        step = METHODS.index(method)
+        document = {
+            "benchmark": "openmoji",
+            "method": method,
+            "backbone": "RN50",
+            "seed": None if LEARNS_FROM[method] is None else seed,
+            "protocol": PROTOCOL,
+            "fingerprint": self.layout.evaluation(method, seed).fingerprint,
+            "metrics": {"mAP": 0.4 + 0.05 * step + 0.01 * seed * bool(LEARNS_FROM[method]), "CF1_top3": 0.3},
+            "per_class_AP": {"cat": 0.25, "dog": 0.5, "person": None},
+        }
+        write_json(self.metrics_path(method, seed), {**document, **changes})
+
+    def write_all_metrics(self) -> None:
+        for method in self.config.methods:
+            for seed in self.config.seeds:
+                self.write_metrics(method, seed)
+
+    def shard_path(self, index: int = 0) -> Path:
+        return self.layout.directory(self.layout.synthesis(SEEDS[0])) / f"shard-{index:05d}.tar"
+
+    @staticmethod
+    def sample(key: str, caption: str, labels: Any, **more: Any) -> list[tuple[str, bytes]]:
+        """The members of one WebDataset sample."""
+        record = json.dumps({"labels": labels, **more}).encode()
+        return [(f"{key}.png", png((200, 30, 30))), (f"{key}.txt", caption.encode()), (f"{key}.json", record)]
+
+    def write_shard(self, *samples: list[tuple[str, bytes]]) -> Path:
+        write_tar(self.shard_path(), [member for members in samples for member in members])
+        return self.shard_path()
+
+    def model_path(self) -> Path:
+        return self.layout.directory(self.layout.training("t2i-pal", SEEDS[0]))
+
+    def features_path(self) -> Path:
+        return self.layout.directory(self.layout.features("test", SEEDS[0])) / "part-00000.parquet"
+
+    def write_model(self) -> None:
+        from safetensors.numpy import save_file
+
+        model, names = self.model_path(), LabelSet.load("voc2007").names
+        model.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        embeddings = rng.normal(size=(len(names), SIZE)).astype(np.float32)
+        weights = model / "model.safetensors"
+        save_file({"global_embeddings": embeddings, "local_embeddings": embeddings}, weights)
+        description = {
+            "format": 1,
+            "labels": list(names),
+            "prompt_names": list(names),
+            "scores": {"tau": 4.0, "tau_s": 40.0, "w_g": 1.0, "w_l": 1.0, "alpha": 0.0},
+            "weights_sha256": file_sha256(weights),
+        }
+        write_json(model / "model.json", description)
+
+    def write_features(self) -> None:
+        split = benchmarks.load(self.config.benchmark).split("test")
+        rng, count = np.random.default_rng(1), len(split.keys)
+        local = rng.normal(size=(count, ROWS * COLUMNS, SIZE))
+        rows = store.Rows(
+            split.keys,
+            split.labels,
+            split.unknown,
+            local[:, 0],
+            local,
+            np.full(count, ROWS * COLUMNS, dtype=np.int16),
+        )
+        store.write(self.features_path(), [rows], {"grid": [ROWS, COLUMNS], "source": "test"})
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Run]:
+    """Build a run in a directory of its own; keyword arguments are config keys."""
+
+    def make(**changes: Any) -> Run:
+        values = {
+            "results": str(tmp_path / "results"),
+            "seeds": list(SEEDS),
+            "benchmark": {"test_images": 20},
+            "captions": {"total": 10},
+            "synthesis": {"model": "hub/model"},
+            "features": {"backbone": "RN50"},
+            **changes,
+        }
+        return Run(parse(values))
+
+    return make
+
+
+@pytest.fixture
+def run(make_run: Callable[..., Run]) -> Run:
+    """The run of all methods, with its metrics."""
+    made = make_run()
+    made.write_all_metrics()
+    return made

@@ -1,0 +1,302 @@
+"""The whole stage with a tiny pipeline: interruptions of every kind change no byte of a shard."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2ipal.errors import UserError
+from t2ipal.io import file_sha256
+from t2ipal.synthesis.gate import FloatImage
+from t2ipal.synthesis.generator import Generator
+from t2ipal.synthesis.stage import EX_TEMPFAIL, draw_shard, stop_requests
+
+Settings = dict[str, Any]
+
+
+class CrashError(Exception):
+    """A simulated power cut."""
+
+
+class Tap:
+    """Wraps ``Generator.draw``: counts images, and calls ``event`` before the given call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int = -1, event: Any = None) -> None:
+        self.images = self.calls = 0
+        draw = Generator.draw
+
+        def tapped(generator: Generator, prompts: list[str], seeds: list[int]) -> list[FloatImage]:
+            if self.calls == at:
+                event()
+            self.calls += 1
+            self.images += len(prompts)
+            return draw(generator, prompts, seeds)
+
+        monkeypatch.setattr(Generator, "draw", tapped)
+
+
+def crash() -> None:
+    raise CrashError
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    with tarfile.open(output) as tar:
+        return [json.load(tar.extractfile(item)) for item in tar if item.name.endswith(".json")]
+
+
+def manifest(output: Path) -> dict[str, Any]:
+    return json.loads(output.with_suffix(".json").read_text())
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, settings: Settings, captions: Path) -> bytes:
+    output = tmp_path / "undisturbed" / "shard-00000.tar"
+    draw_shard(settings, captions, 0, output, "cpu")
+    return output.read_bytes()
+
+
+def test_a_shard_holds_its_captions_labels_and_distinct_images(
+    tmp_path: Path, settings: Settings, captions: Path
+) -> None:
+    output = tmp_path / "out" / "shard-00001.tar"
+    draw_shard(settings, captions, 1, output, "cpu")
+    rows = records(output)
+    assert [row["key"] for row in rows] == [f"{index:016x}-000" for index in range(6, 11)]
+    assert [row["labels"] for row in rows] == [["dog"] if index % 2 else ["cat", "dog"] for index in range(6, 11)]
+    with tarfile.open(output) as tar:
+        images = [np.asarray(Image.open(tar.extractfile(item))) for item in tar if item.name.endswith(".png")]
+        assert tar.extractfile(f"{rows[0]['key']}.txt").read().decode() == "a photo of a dog, number 6 · 狗"
+    assert {image.shape for image in images} == {(16, 16, 3)}
+    assert len({image.tobytes() for image in images}) == 5
+    facts = manifest(output)
+    assert facts["sha256"] == file_sha256(output)
+    assert facts["seconds"] > 0
+    assert facts["images_per_second"] > 0
+    assert {key: facts[key] for key in ("shard", "count", "redrawn", "failed", "device", "resumed")} == {
+        "shard": 1,
+        "count": 5,
+        "redrawn": 0,
+        "failed": 0,
+        "device": "cpu",
+        "resumed": 0,
+    }
+    assert facts["settings_digest"] == rows[0]["settings_digest"]
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+def test_a_crash_after_some_batches_changes_no_byte_and_draws_none_again(
+    tmp_path: Path,
+    settings: Settings,
+    captions: Path,
+    undisturbed: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: int,
+) -> None:
+    output = tmp_path / "shard-00000.tar"
+    with monkeypatch.context() as patch:
+        Tap(patch, batches, crash)
+        with pytest.raises(CrashError):
+            draw_shard(settings, captions, 0, output, "cpu")
+    assert not output.exists()
+    tap = Tap(monkeypatch)
+    draw_shard(settings, captions, 0, output, "cpu")
+    assert tap.images == 6 - 2 * batches
+    assert output.read_bytes() == undisturbed
+    assert manifest(output)["resumed"] == 2 * batches
+
+
+def test_a_torn_tail_changes_no_byte(
+    tmp_path: Path, settings: Settings, captions: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "shard-00000.tar"
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            Tap(patch, 2, crash)
+            with pytest.raises(CrashError):
+                draw_shard(settings, captions, 0, output, "cpu")
+        part = output.with_name("shard-00000.tar.part")
+        os.truncate(part, int(rng.integers(1, part.stat().st_size)))
+        draw_shard(settings, captions, 0, output, "cpu")
+        assert output.read_bytes() == undisturbed
+
+
+def test_changed_settings_resume_nothing(
+    tmp_path: Path,
+    settings: Settings,
+    captions: Path,
+    undisturbed: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "shard-00000.tar"
+    with monkeypatch.context() as patch:
+        Tap(patch, 2, crash)
+        with pytest.raises(CrashError):
+            draw_shard(settings | {"guidance": 5.0}, captions, 0, output, "cpu")
+    draw_shard(settings, captions, 0, output, "cpu")
+    assert "discarded" in capsys.readouterr().err
+    assert output.read_bytes() == undisturbed
+
+
+def test_sigterm_finishes_the_batch_and_exits_with_tempfail(
+    tmp_path: Path,
+    settings: Settings,
+    captions: Path,
+    undisturbed: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "shard-00000.tar"
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        tap = Tap(patch, 1, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit) as stopped:
+            draw_shard(settings, captions, 0, output, "cpu")
+    assert stopped.value.code == EX_TEMPFAIL == 75
+    assert tap.images == 4
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "4 of 6 images are kept" in capsys.readouterr().err
+    tap = Tap(monkeypatch)
+    draw_shard(settings, captions, 0, output, "cpu")
+    assert tap.images == 2
+    assert output.read_bytes() == undisturbed
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    seen: list[bool] = []
+
+    def enter() -> None:
+        with stop_requests() as stop:
+            seen.append(stop.is_set())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [False]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, seeds: set[int], value: float) -> None:
+    """Let the model draw ``value`` everywhere for the given seeds."""
+    draw = Generator.draw
+
+    def spoiled(generator: Generator, prompts: list[str], asked: list[int]) -> list[FloatImage]:
+        images = draw(generator, prompts, asked)
+        return [np.full_like(im, value) if seed in seeds else im for im, seed in zip(images, asked, strict=True)]
+
+    monkeypatch.setattr(Generator, "draw", spoiled)
+
+
+def test_a_black_image_is_redrawn_and_the_attempt_recorded(
+    tmp_path: Path, settings: Settings, captions: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = records(tmp_path / "undisturbed" / "shard-00000.tar")
+    spoil(monkeypatch, {plain[3]["seed"]}, 0.0)
+    output = tmp_path / "shard-00000.tar"
+    draw_shard(settings, captions, 0, output, "cpu")
+    rows = records(output)
+    assert rows[3]["attempt"] == 1
+    assert rows[3]["faults"] == ["black"]
+    assert rows[3]["seed"] != plain[3]["seed"]
+    assert rows[3]["sha256"] != plain[3]["sha256"]
+    assert rows[:3] + rows[4:] == plain[:3] + plain[4:]
+    assert manifest(output)["redrawn"] == 1
+    assert manifest(output)["failed"] == 0
+    assert manifest(output)["faults"] == {"nan": 0, "black": 1, "constant": 0}
+
+
+def test_a_failed_image_is_recorded_with_its_labels_and_counted_after_a_resume(
+    tmp_path: Path, settings: Settings, captions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from t2ipal.synthesis.plan import image_seed
+
+    bad = {image_seed(f"{1:016x}", 0, attempt, settings["seed"]) for attempt in range(3)}
+    spoil(monkeypatch, bad, float("nan"))
+    output = tmp_path / "shard-00000.tar"
+    with monkeypatch.context() as patch:
+        Tap(patch, 3, crash)  # batch 0 takes three calls
+        with pytest.raises(CrashError):
+            draw_shard(settings, captions, 0, output, "cpu")
+    draw_shard(settings, captions, 0, output, "cpu")
+    rows = records(output)
+    assert [row["failed"] for row in rows] == [False, True, False, False, False, False]
+    assert rows[1]["labels"] == ["dog"]
+    assert rows[1]["faults"] == ["nan", "nan", "nan"]
+    assert manifest(output)["failed"] == 1
+    assert manifest(output)["resumed"] == 2
+    assert manifest(output)["count"] == 6
+
+
+def test_seeds_and_pixels_do_not_depend_on_the_shard_size(
+    tmp_path: Path, settings: Settings, captions: Path, undisturbed: bytes
+) -> None:
+    output = tmp_path / "small.tar"
+    draw_shard(settings | {"shard_size": 2}, captions, 1, output, "cpu")
+    small, large = records(output), records(tmp_path / "undisturbed" / "shard-00000.tar")[2:4]
+    assert [(row["key"], row["seed"], row["sha256"]) for row in small] == [
+        (row["key"], row["seed"], row["sha256"]) for row in large
+    ]
+
+
+def test_a_log_is_told_the_speed_in_plain_lines(
+    tmp_path: Path, settings: Settings, captions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_shard(settings, captions, 0, tmp_path / "shard.tar", "cpu")
+    written = capsys.readouterr().err
+    assert re.search(r"shard 0: 6 of 6 images, [\d.]+/s", written)
+    assert "\r" not in written
+
+
+def test_a_shard_outside_the_plan_and_a_missing_gpu_are_refused(
+    tmp_path: Path, settings: Settings, captions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="shard 2 does not exist"):
+        draw_shard(settings, captions, 2, tmp_path / "shard.tar", "cpu")
+    with pytest.raises(UserError, match="this machine has cpu"):
+        draw_shard(settings, captions, 0, tmp_path / "shard.tar", "cuda:0")
+
+
+_JOB = """
+import json, sys
+from pathlib import Path
+from t2ipal.synthesis.generator import Generator
+from t2ipal.synthesis.stage import draw_shard
+draw = Generator.draw
+def told(*args):
+    print("drawing", flush=True)
+    return draw(*args)
+Generator.draw = told
+draw_shard(json.loads(sys.argv[1]), Path(sys.argv[2]), 0, Path(sys.argv[3]), "cpu")
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_of_a_real_process_changes_no_byte(
+    tmp_path: Path, settings: Settings, captions: Path, undisturbed: bytes
+) -> None:
+    output = tmp_path / "killed" / "shard-00000.tar"
+    command = [sys.executable, "-c", _JOB, json.dumps(settings), str(captions), str(output)]
+    source = Path(__file__).parents[2] / "src"
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline() == "drawing\n"
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not output.exists()
+    draw_shard(settings, captions, 0, output, "cpu")
+    assert manifest(output)["resumed"] == 4
+    assert output.read_bytes() == undisturbed

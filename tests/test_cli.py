@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from t2ipal import cli
+from t2ipal.config import Config
+from t2ipal.errors import UserError
+
+COMMANDS = ["captions", "synthesis", "features", "training", "evaluation", "summary", "report", "config"]
+HEAVY = ["torch", "diffusers", "transformers", "open_clip", "pyarrow", "sklearn", "pandas", "matplotlib", "snakemake"]
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "t2ipal.cli", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_stage():
+    shown = _run("--help")
+    assert shown.returncode == 0
+    assert all(command in shown.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str):
+    assert _run(command, "--help").returncode == 0
+
+
+def test_the_command_line_starts_without_heavy_imports():
+    code = f"import sys, t2ipal.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_asking_snakefiles_questions_needs_no_heavy_imports():
+    code = f"import sys, t2ipal.layout, t2ipal.preflight; print([name for name in {HEAVY} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["captions", "--settings", "{", "--output", "x.parquet"], "--settings"),
+        (["captions", "--settings", "[1]", "--output", "x.parquet"], "--settings"),
+        (["summary", "--config-json", '{"seedz": [1]}', "--output", "s.json"], "seeds"),
+        (["report", "--config-json", '{"training": {"epochs": 0}}', "--output", "r.html"], "training.epochs"),
+        (["features", "--settings", "{}", "--part", "0", "--output", "p", "--captions", "c", "--shard-file", "s"], "exc"),
+        (["config", "show", "missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_a_users_error_is_one_sentence_on_stderr_and_exit_code_one(arguments: list[str], named: str, tmp_path: Path):
+    shown = _run(*arguments)
+    assert shown.returncode == 1
+    assert shown.stdout == ""
+    assert shown.stderr.startswith("t2ipal: error: ")
+    assert shown.stderr.count("\n") == 1
+    assert named in shown.stderr
+
+
+@pytest.mark.parametrize("position", [0, 5])
+def test_debug_shows_the_traceback_before_or_behind_the_command(position: int):
+    arguments = ["captions", "--settings", "{", "--output", "x.parquet"]
+    arguments.insert(position, "--debug")
+    shown = _run(*arguments)
+    assert shown.returncode != 0
+    assert "Traceback" in shown.stderr
+
+
+def test_an_interrupt_ends_without_traceback(monkeypatch, capsys):
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["captions"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "t2ipal: interrupted\n"
+
+
+def test_config_show_completes_a_file_with_the_defaults(tmp_path: Path, capsys):
+    (tmp_path / "mine.yaml").write_text("seeds: [7]\n")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["config", "show", str(tmp_path / "mine.yaml")])
+    assert caught.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown == {**json.loads(Config().model_dump_json()), "seeds": [7]}
+
+
+def test_features_go_to_the_extractor_of_their_input(monkeypatch, tmp_path: Path):
+    stage = pytest.importorskip("t2ipal.features.stage")
+    called: list[tuple[str, tuple[object, ...]]] = []
+    for name in ("extract_captions", "extract_shard", "extract_images"):
+        monkeypatch.setattr(stage, name, lambda *args, name=name: called.append((name, args)))
+    common = ["features", "--settings", '{"a":1}', "--part", "00012", "--output", "p.parquet", "--device", "cpu"]
+    for extra in ([], ["--captions", "c"], ["--shard-file", "s"]):
+        with pytest.raises(SystemExit):
+            cli.main([*common, *extra])
+    output = Path("p.parquet")
+    assert called == [
+        ("extract_images", ({"a": 1}, 12, output, "cpu")),
+        ("extract_captions", ({"a": 1}, Path("c"), 12, output, "cpu")),
+        ("extract_shard", ({"a": 1}, Path("s"), output, "cpu")),
+    ]
+
+
+def test_debug_lets_the_error_through(monkeypatch):
+    def failing(*args: object, **kwargs: object) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(cli, "app", failing)
+    with pytest.raises(UserError):
+        cli.main(["captions", "--debug"])

@@ -1,0 +1,153 @@
+"""What runs, what is found done, and what a crash leaves: on the real DAG."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+SUMMARY = {"summary": 1, "report": 1}
+BELOW = {
+    "captions": ("captions", "synthesis", "features", "training", "evaluation"),
+    "synthesis": ("synthesis", "features", "training", "evaluation"),
+    "features": ("features", "training", "evaluation"),
+    "training": ("training", "evaluation"),
+    "evaluation": ("evaluation",),
+}
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_empty_directory_plans_every_stage(fresh):
+    assert fresh.planned() == {
+        "captions": 2,
+        "synthesis": 4,
+        "features_captions": 2,
+        "features_synthetic": 4,
+        "features_images": 2,
+        "training": 10,
+        "evaluation": 10,
+        **SUMMARY,
+    }
+
+
+def test_the_default_profile_is_found_without_being_named(fresh):
+    assert "profiles/default" in fresh.run("--dry-run").stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "last"), [("captions_all", "captions"), ("synthesis_all", "synthesis"), ("training_all", "training")]
+)
+def test_a_stage_target_stops_at_its_stage(fresh, target, last):
+    planned = fresh.planned(target)
+    assert last in planned
+    assert "evaluation" not in planned
+    assert ("training" in planned) == (last == "training")
+
+
+def test_a_finished_run_shows_the_table_and_leaves_the_results(finished):
+    table = (finished.results / "summary.txt").read_text()
+    assert table.strip()
+    assert table.strip() in (finished.root / "terminal.txt").read_text()
+    summary = json.loads((finished.results / "summary.json").read_text())
+    methods = {"zero-shot", "zero-shot-local", "tai-dpt", "t2i-pal-prompts", "t2i-pal", "oracle"}
+    assert {row["method"] for row in summary["rows"]} == methods
+    assert {(r["method"], r["seed"]) for r in summary["records"]} == {(m, s) for m in methods for s in (0, 1)}
+    assert (finished.results / "report.html").stat().st_size > 1000
+
+
+def test_no_half_made_file_is_left(finished):
+    assert not [path for path in finished.results.rglob("*") if path.name.endswith(".part")]
+
+
+def test_a_second_run_has_nothing_to_do(project):
+    before = project.bytes_of("")
+    assert project.planned() == {}
+    assert "Nothing to be done" in project.run().stderr
+    assert project.bytes_of("") == before
+
+
+def test_a_changed_training_key_reruns_training_and_below_only(project):
+    # The two methods that learn nothing keep their model and scores.
+    assert project.planned(overlay={"training": {"epochs": 3}}) == {"training": 8, "evaluation": 8, **SUMMARY}
+
+
+def test_a_changed_synthesis_key_leaves_captions_and_text_only_models(project):
+    # 2 t2i-pal-prompts and 2 t2i-pal learn from the images.
+    assert project.planned(overlay={"synthesis": {"steps": 3}}) == {
+        "synthesis": 4,
+        "features_synthetic": 4,
+        "training": 4,
+        "evaluation": 4,
+        **SUMMARY,
+    }
+
+
+def test_a_changed_device_reruns_nothing_but_the_table(project):
+    planned = project.planned(overlay={"synthesis": {"device": "cpu"}, "features": {"device": "cpu"}})
+    assert set(planned) <= set(SUMMARY)
+
+
+def test_another_seed_adds_its_own_work_only(project):
+    assert project.planned(overlay={"seeds": [0, 1, 2]}) == {
+        "captions": 1,
+        "synthesis": 2,
+        "features_captions": 1,
+        "features_synthetic": 2,
+        "training": 4,
+        "evaluation": 4,
+        **SUMMARY,
+    }
+
+
+def test_a_changed_synthesis_key_keeps_the_old_images_and_changing_back_finds_them(project):
+    before = project.bytes_of(*BELOW["captions"])
+    summary = (project.results / "summary.json").read_bytes()
+    project.run(overlay={"synthesis": {"steps": 1}})
+    after = project.bytes_of(*BELOW["captions"])
+    assert before.items() < after.items()
+    assert project.planned() == SUMMARY
+    project.run()
+    assert project.bytes_of(*BELOW["captions"]) == after
+    assert (project.results / "summary.json").read_bytes() == summary
+
+
+def test_a_deleted_shard_is_redone_alone_and_equal(project):
+    shard = sorted(project.results.glob("synthesis/*/shard-00001.tar"))[0]
+    drawn, summary = shard.read_bytes(), (project.results / "summary.json").read_bytes()
+    shard.unlink()
+    planned = project.planned()
+    assert planned["synthesis"] == 1
+    assert planned["features_synthetic"] == 1
+    assert "captions" not in planned
+    project.run()
+    assert shard.read_bytes() == drawn
+    assert (project.results / "summary.json").read_bytes() == summary
+
+
+@pytest.mark.parametrize("stage", list(BELOW))
+def test_a_run_killed_in_any_stage_is_mended_by_a_plain_rerun(project, stage):
+    summary = (project.results / "summary.json").read_bytes()
+    project.forget(*BELOW[stage])
+    for name in ("summary.json", "summary.csv", "summary.txt", "report.html"):
+        (project.results / name).unlink()
+    delay = random.Random().uniform(0.0, 4.0)
+    while not project.kill_during(stage, delay):
+        project.forget(*BELOW[stage])
+        delay /= 2
+    project.run()
+    assert (project.results / "summary.json").read_bytes() == summary, f"killed {delay:.2f} s into {stage}"
+    assert project.planned() == {}
+
+
+def test_two_runs_at_once_on_the_same_results_are_refused(project):
+    import fcntl
+
+    (project.results / "summary.json").unlink()
+    with (project.results / ".claim").open("ab") as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        refused = project.snakemake()
+    assert refused.returncode != 0
+    assert "another run" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,36 @@
+rule summary:
+    localrule: True
+    input:
+        lambda wildcards: outputs("evaluation"),
+    output:
+        records=ensure(f"{RESULTS}/summary.json", non_empty=True),
+        csv=f"{RESULTS}/summary.csv",
+        table=f"{RESULTS}/summary.txt",
+    log:
+        f"{RESULTS}/logs/summary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summary.tsv"
+    params:
+        config=canonical_json(CONFIG.model_dump(mode="json")),
+    conda:
+        "../../envs/t2ipal.yaml"
+    shell:
+        "t2ipal summary --config-json {params.config:q} --output {output.records:q} > {log:q} 2>&1"
+
+
+rule report:
+    localrule: True
+    input:
+        f"{RESULTS}/summary.json",
+    output:
+        ensure(f"{RESULTS}/report.html", non_empty=True),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    params:
+        config=canonical_json(CONFIG.model_dump(mode="json")),
+    conda:
+        "../../envs/t2ipal.yaml"
+    shell:
+        "t2ipal report --config-json {params.config:q} --output {output:q} > {log:q} 2>&1"
