@@ -1,4 +1,4 @@
-"""Entry point: the workflow itself lives in workflow/; profiles/ beside this file gives Snakemake its default profile."""
+"""Entry point; the workflow itself lives in workflow/. Snakemake finds its default profile beside this file."""
 
 
 include: "workflow/Snakefile"

@@ -50,7 +50,10 @@ def test_asking_snakefiles_questions_needs_no_heavy_imports():
         (["captions", "--settings", "[1]", "--output", "x.parquet"], "--settings"),
         (["summary", "--config-json", '{"seedz": [1]}', "--output", "s.json"], "seeds"),
         (["report", "--config-json", '{"training": {"epochs": 0}}', "--output", "r.html"], "training.epochs"),
-        (["features", "--settings", "{}", "--part", "0", "--output", "p", "--captions", "c", "--shard-file", "s"], "exc"),
+        (
+            ["features", "--settings", "{}", "--part", "0", "--output", "p", "--captions", "c", "--shard-file", "s"],
+            "exc",
+        ),
         (["config", "show", "missing.yaml"], "missing.yaml"),
     ],
 )

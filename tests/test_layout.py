@@ -107,7 +107,7 @@ def test_changed_weights_change_what_is_made_with_them(models, tmp_path: Path):
 
 def test_a_missing_model_directory_gives_a_sentence(models, tmp_path: Path):
     config = _config(models, features={"backbone": f"local-dir:{tmp_path}/gone"})
-    with pytest.raises(UserError, match="gone.*does not exist"):
+    with pytest.raises(UserError, match=r"gone.*does not exist"):
         Layout(config).units()
 
 

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from t2ipal import preflight
+from t2ipal.config import parse
 from t2ipal.errors import UserError
 
 
@@ -74,6 +75,14 @@ def test_a_missing_file_is_named(model: Path, gone: str, named: str):
     (model / gone).unlink()
     with pytest.raises(UserError, match=named):
         _check(model)
+
+
+def test_a_class_without_a_drawing_is_named(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("classes: {cat: {}, unicycle: {}}\n")
+    config = parse({"benchmark": {"labels": str(tmp_path / "mine.yaml")}})
+    with pytest.raises(UserError, match=r"benchmark\.labels.*'unicycle'"):
+        preflight.check_labels(config)
+    preflight.check_labels(parse({}))
 
 
 def test_results_below_a_file_are_refused(tmp_path: Path):

@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+pack_app = typer.Typer(help="Training and gates of the embedded models (snakemake pack).", no_args_is_help=True)
+app.add_typer(pack_app, name="pack")
 
 Settings = Annotated[str, typer.Option("--settings", help="The stage's settings as JSON, as the workflow passes them.")]
 ConfigJson = Annotated[str, typer.Option("--config-json", help="The whole configuration as JSON.")]
@@ -30,7 +32,7 @@ Parts = Annotated[list[Path], typer.Argument(help="Parquet parts of features.")]
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes with any command.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, of any command.")] = False,
 ) -> None:
     """Taken out of the arguments by :func:`main`, which needs it; declared here for the help page."""
 
@@ -79,9 +81,11 @@ def features(
     """Stage 3: frozen CLIP features of captions, of a shard, or (with neither) of the benchmark's own images."""
     if captions and shard_file:
         raise UserError("--captions and --shard-file exclude each other: give one of them, or none for real images")
-    from t2ipal.features import stage
-
     values = _mapping(settings, "--settings")
+    from t2ipal.features import stage
+    from t2ipal.synthesis.devices import resolve
+
+    device = resolve(device)
     if captions:
         stage.extract_captions(values, captions, part, output, device)
     elif shard_file:
@@ -98,9 +102,11 @@ def training(
     device: Device = "auto",
 ) -> None:
     """Stage 4: train one model (model.json, and model.safetensors beside it)."""
+    values = _mapping(settings, "--settings")
     from t2ipal.learning.stage import train
+    from t2ipal.synthesis.devices import resolve
 
-    train(_mapping(settings, "--settings"), parts or [], output, device)
+    train(values, parts or [], output, resolve(device))
 
 
 @app.command()
@@ -133,6 +139,38 @@ def report(config_json: ConfigJson, output: Output) -> None:
     from t2ipal.reporting.page import write_report
 
     write_report(parse(_mapping(config_json, "--config-json")), output)
+
+
+@pack_app.command("train")
+def pack_train(
+    step: Annotated[str, typer.Argument(help="tokenizer, clip, autoencoder, latents, generator, judge or export.")],
+    settings: Settings,
+    output: Output,
+    minutes: Annotated[int, typer.Option("--minutes", min=1, help="Length of a sitting.")] = 150,
+) -> None:
+    """Do one step of the training of the embedded models; a training goes on where its last sitting stopped."""
+    from t2ipal.config import PackSettings
+    from t2ipal.pack.stage import run
+
+    values = {**_mapping(settings, "--settings"), "sitting_minutes": minutes}
+    run(step, PackSettings.model_validate(values), output)
+
+
+@pack_app.command("gates")
+def pack_gates(
+    settings: Settings,
+    model: Annotated[Path, typer.Option("--model", help="Directory of a text-only (tai-dpt) model.")],
+    train: Annotated[list[Path], typer.Option("--train", help="Features of real training scenes.")],
+    val: Annotated[list[Path], typer.Option("--val", help="Features of validation scenes.")],
+    directory: Annotated[Path, typer.Option("--directory", help="Directory of the pack's training.")],
+    output: Output,
+) -> None:
+    """Measure what the embedded models must show: a probe's lead over text-only tuning, and drawn classes."""
+    from t2ipal.config import SynthesisSettings
+    from t2ipal.pack.gates import measure
+
+    values = SynthesisSettings.model_validate(_mapping(settings, "--settings"))
+    measure(values, model, train, val, directory, output)
 
 
 @config_app.command("show")

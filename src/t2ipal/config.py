@@ -30,6 +30,11 @@ class BenchmarkSettings(Strict):
     train_images: int = Field(
         1200, ge=20, description="Real training scenes, used by the oracle row and by nothing else (openmoji)."
     )
+    val_images: int = Field(
+        1000,
+        ge=20,
+        description="Validation scenes, for the pack's gates and for development; no row uses them (openmoji).",
+    )
 
 
 class CaptionSettings(Strict):
@@ -137,6 +142,21 @@ class TrainingSettings(Strict):
     )
 
 
+class PackSettings(Strict):
+    """Training of the embedded models (`snakemake pack`); nothing else reads this section."""
+
+    directory: str = Field("results/pack", min_length=1, description="Training states, logs and curves of the pack.")
+    models: str = Field("src/t2ipal/pack/models", min_length=1, description="Where the finished models are put.")
+    clip_samples: int = Field(280_000, ge=1, description="Scenes that CLIP is trained on.")
+    autoencoder_samples: int = Field(80_000, ge=1, description="Crops that the autoencoder is trained on.")
+    latents: int = Field(60_000, ge=1, description="Scenes whose latents the generator is trained on.")
+    generator_samples: int = Field(2_000_000, ge=1, description="Samples that the generator is trained on.")
+    judge_samples: int = Field(60_000, ge=1, description="Scenes that the judge of the generator is trained on.")
+    sitting_minutes: int = Field(
+        150, ge=1, description="A training stops after this long; the next `snakemake pack` goes on from there."
+    )
+
+
 class Config(Strict):
     """Everything a run depends on."""
 
@@ -154,6 +174,7 @@ class Config(Strict):
     scores: ScoreSettings = Field(ScoreSettings(), description="Scores.")
     adapter: AdapterSettings = Field(AdapterSettings(), description="Adapter.")
     training: TrainingSettings = Field(TrainingSettings(), description="Training.")
+    pack: PackSettings = Field(PackSettings(), description="Training of the embedded models.")
 
     @field_validator("seeds", "methods")
     @classmethod

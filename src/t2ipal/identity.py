@@ -1,9 +1,10 @@
-"""What a model reference stands for: hub ids stand for themselves, local directories for their content."""
+"""What a reference to a model or label set stands for: names for themselves, local files for their content."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 from t2ipal.errors import UserError
@@ -42,3 +43,12 @@ def model_identity(reference: str) -> str:
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.suffix != ".md"):
         hasher.update(path.relative_to(directory).as_posix().encode() + b"\0" + _sample(path))
     return f"sha256:{hasher.hexdigest()[:16]}"
+
+
+def label_identity(reference: str) -> str:
+    """A text that changes when the label set behind ``reference`` does: a hash of the file, shipped or one's own."""
+    shipped = files("t2ipal.labelsets").joinpath(f"{reference}.yaml")
+    source = shipped if shipped.is_file() else Path(reference)
+    if not source.is_file():
+        return reference
+    return f"sha256:{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"

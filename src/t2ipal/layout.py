@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ipal.config import Config, Method
-from t2ipal.identity import model_identity
+from t2ipal.identity import label_identity, model_identity
 from t2ipal.io import digest
 
 # A stage's version changes when its code changes what it would write for the same settings.
@@ -67,12 +67,20 @@ class Layout:
     def _data_seed(self, seed: int) -> int:
         return seed if self.config.redraw_per_seed else self.config.seeds[0]
 
+    def _labels(self) -> dict[str, str]:
+        return {"labels": self.config.benchmark.labels, "labels_identity": label_identity(self.config.benchmark.labels)}
+
+    def _benchmark_settings(self, split: str) -> dict[str, Any]:
+        """The benchmark as far as ``split`` depends on it: the sizes of other splits do not matter."""
+        others = {f"{name}_images" for name in ("train", "val", "test") if name != split}
+        return self.config.benchmark.model_dump(mode="json", exclude=others)
+
     def captions(self, seed: int) -> Unit:
         """The captions of a seed."""
         config, seed = self.config, self._data_seed(seed)
         settings = {
             **config.captions.model_dump(mode="json"),
-            "labels": config.benchmark.labels,
+            **self._labels(),
             "seed": seed,
         }
         return Unit("captions", f"{config.benchmark.name}-s{seed}", settings)
@@ -97,7 +105,12 @@ class Layout:
         if source == "synthetic":
             return self.shards()
         benchmark = config.benchmark
-        rows = {"captions": config.captions.total, "train": benchmark.train_images, "test": benchmark.test_images}
+        rows = {
+            "captions": config.captions.total,
+            "train": benchmark.train_images,
+            "val": benchmark.val_images,
+            "test": benchmark.test_images,
+        }
         return -(-rows[source] // config.features.part_size)
 
     def _feature_settings(self) -> dict[str, Any]:
@@ -113,17 +126,15 @@ class Layout:
             above = self.synthesis(seed) if source == "synthetic" else self.captions(seed)
             name = f"{config.benchmark.name}-{source}-s{seed}"
             return Unit("features", name, {**settings, "source": source}, (above,))
-        benchmark = config.benchmark
-        images = {"train": benchmark.train_images, "test": benchmark.test_images}.get(source)
-        settings |= {"source": source, "benchmark": benchmark.name, "labels": benchmark.labels, "images": images}
-        return Unit("features", f"{benchmark.name}-{source}", settings)
+        settings |= {"source": source, "benchmark": self._benchmark_settings(source), **self._labels()}
+        return Unit("features", f"{config.benchmark.name}-{source}", settings)
 
     def training(self, method: Method, seed: int) -> Unit:
         """A model. Methods that learn nothing are the same for every seed and exist once."""
         config, source = self.config, LEARNS_FROM[method]
         settings: dict[str, Any] = {
             "method": method,
-            "labels": config.benchmark.labels,
+            **self._labels(),
             "features": self._feature_settings(),
             "prompts": config.prompts.model_dump(mode="json"),
             "scores": config.scores.model_dump(mode="json"),
@@ -139,7 +150,7 @@ class Layout:
     def evaluation(self, method: Method, seed: int) -> Unit:
         """Scores and metrics of a model on the test images."""
         model = self.training(method, seed)
-        settings = {"benchmark": self.config.benchmark.model_dump(mode="json", exclude={"train_images"})}
+        settings = {"benchmark": self._benchmark_settings("test")}
         return Unit("evaluation", model.name, settings, (model, self.features("test", seed)))
 
     def units(self) -> list[Unit]:

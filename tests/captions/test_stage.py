@@ -49,7 +49,7 @@ def test_the_manifest_counts_classes_and_agreement(tmp_path: Path) -> None:
     assert manifest["per_class"]["room"] == {"first": 30, "requested": 30, "mined": 30 + extra, "both": 30}
     assert manifest["per_class"]["fox"] == {"first": 30, "requested": 30, "mined": 30, "both": 30}
     assert manifest["classes_per_caption"] == {"1": 60 - extra, "2": extra}
-    assert manifest["settings"] == settings
+    assert manifest["settings"] == {**settings, "labels_identity": ""}
 
 
 def test_the_layouts_own_settings_are_accepted(tmp_path: Path) -> None:

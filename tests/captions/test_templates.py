@@ -49,7 +49,7 @@ def test_every_frame_gives_a_clean_sentence(frame: str, place: str) -> None:
 
 
 def test_frames_are_other_ones_than_those_of_the_pack() -> None:
-    theirs = texts._ONE + texts._TWO + texts._THREE + texts._KIND_FRAMES + texts._VAGUE + texts._DENSE
+    theirs = texts._ONE + texts._TWO + texts._THREE + texts._KIND_FRAMES + texts._VAGUE_FRAMES + texts._DENSE
     words = {" ".join(re.sub(r"\{\w+\}|[^\w\s{}]", " ", frame).lower().split()) for frame in theirs}
     ours = [" ".join(re.sub(r"\{\w+\}|[^\w\s{}]", " ", frame).lower().split()) for frame in FRAMES]
     assert len(set(ours)) == len(FRAMES) >= 15

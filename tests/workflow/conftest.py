@@ -78,7 +78,7 @@ class Project:
         return {rule: int(count) for rule, count in jobs if rule != "total" and not rule.endswith("_all")}
 
     def kill_during(self, stage: str, delay: float) -> bool:
-        """Start a run, SIGKILL its whole process group ``delay`` s after a job of ``stage`` began; False if too late."""
+        """Start a run; SIGKILL its process group ``delay`` s after a job of ``stage`` began. False: it had ended."""
         logs = self.results / "logs" / stage
         shutil.rmtree(logs, ignore_errors=True)
         command = self._command((), None)

@@ -50,7 +50,9 @@ def test_a_class_without_a_drawing_is_named(fresh):
     assert "unicycle" in _sentence(fresh.snakemake(overlay={"benchmark": {"labels": "mine.yaml"}}))
 
 
-@pytest.mark.parametrize(("section", "key", "name"), [("features", "backbone", "clip"), ("synthesis", "model", "text-to-image")])
+@pytest.mark.parametrize(
+    ("section", "key", "name"), [("features", "backbone", "clip"), ("synthesis", "model", "text-to-image")]
+)
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_missing_or_damaged_pack_file_is_named(fresh, section, key, name, damage):
     shutil.copytree(MODELS / name, fresh.root / "model")
@@ -66,4 +68,6 @@ def test_a_missing_or_damaged_pack_file_is_named(fresh, section, key, name, dama
 
 
 def test_a_path_of_no_unit_is_refused(fresh):
-    assert "belongs to no unit" in _sentence(fresh.snakemake("results/captions/openmoji-s9-0123456789ab/captions.parquet"))
+    assert "belongs to no unit" in _sentence(
+        fresh.snakemake("results/captions/openmoji-s9-0123456789ab/captions.parquet")
+    )

@@ -5,12 +5,12 @@ rule captions:
         f"{RESULTS}/logs/captions/{{run}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/captions/{{run}}.tsv"
-    params:
-        settings=settings("captions"),
+    conda:
+        "../../envs/t2ipal.yaml"
     resources:
         mem_mb=1000,
         runtime=60,
-    conda:
-        "../../envs/t2ipal.yaml"
+    params:
+        settings=settings("captions"),
     shell:
         "t2ipal captions --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"

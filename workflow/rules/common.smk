@@ -11,10 +11,13 @@ from t2ipal.errors import UserError
 from t2ipal.io import canonical_json
 from t2ipal.layout import Layout, Unit
 
-
 # Two jobs of one thread each are faster than one job of two threads; Snakemake sets OMP_NUM_THREADS from this.
 THREADS = 1
-MANIFESTS = {"captions": "captions.parquet", "training": "model.json", "evaluation": "metrics.json"}
+PRODUCTS = {
+    "captions": ["captions.parquet"],
+    "training": ["model.safetensors", "model.json"],
+    "evaluation": ["scores.parquet", "metrics.json"],
+}
 
 # `.venv/bin/snakemake` finds its own `t2ipal` without activation of the environment.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
@@ -39,7 +42,8 @@ LAYOUT = Layout(CONFIG)
 
 def _checked_units():
     preflight.check(CONFIG)
-    return {(unit.stage, unit.run): unit for unit in LAYOUT.units()}
+    validation = LAYOUT.features("val", CONFIG.seeds[0])
+    return {(unit.stage, unit.run): unit for unit in [*LAYOUT.units(), validation]}
 
 
 def units() -> dict[tuple[str, str], Unit]:
@@ -70,18 +74,13 @@ def settings(stage: str):
 
 
 def files(unit: Unit) -> list[str]:
-    """The files that stand for a finished unit."""
+    """The files of a finished unit."""
     folder = LAYOUT.directory(unit)
     if unit.stage == "synthesis":
         return [f"{folder}/shard-{shard:05d}.{end}" for shard in range(LAYOUT.shards()) for end in ("tar", "json")]
     if unit.stage == "features":
         return [f"{folder}/part-{part:05d}.parquet" for part in range(LAYOUT.parts(unit.settings["source"]))]
-    return [f"{folder}/{MANIFESTS[unit.stage]}"]
-
-
-def weights(unit: Unit) -> str:
-    """The tensors of a trained model."""
-    return f"{LAYOUT.directory(unit)}/model.safetensors"
+    return [f"{folder}/{name}" for name in PRODUCTS[unit.stage]]
 
 
 def shard_files(wildcards) -> list[str]:
@@ -92,7 +91,12 @@ def shard_files(wildcards) -> list[str]:
 
 def outputs(stage: str) -> list[str]:
     """The files of all units of a stage."""
-    return [path for found in units().values() if found.stage == stage for path in files(found)]
+    return [path for found in LAYOUT.units() if found.stage == stage for path in files(found)]
+
+
+def all_outputs() -> list[str]:
+    """The files of all units: Snakemake misses a deleted file only where it is asked for by name."""
+    return [path for found in units().values() for path in files(found)]
 
 
 def gpus(device: str) -> int:

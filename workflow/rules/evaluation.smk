@@ -2,7 +2,6 @@
 rule evaluation:
     input:
         model=lambda wildcards: files(upstream(unit("evaluation", wildcards), "training")),
-        weights=lambda wildcards: weights(upstream(unit("evaluation", wildcards), "training")),
         features=lambda wildcards: files(upstream(unit("evaluation", wildcards), "features")),
     output:
         scores=ensure(f"{RESULTS}/evaluation/{{run}}/scores.parquet", non_empty=True),
@@ -11,16 +10,16 @@ rule evaluation:
         f"{RESULTS}/logs/evaluation/{{run}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluation/{{run}}.tsv"
-    params:
-        settings=settings("evaluation"),
-        fingerprint=lambda wildcards: unit("evaluation", wildcards).fingerprint,
-        model=lambda wildcards: LAYOUT.directory(upstream(unit("evaluation", wildcards), "training")),
+    conda:
+        "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,
         runtime=120,
-    conda:
-        "../../envs/t2ipal.yaml"
+    params:
+        settings=settings("evaluation"),
+        fingerprint=lambda wildcards: unit("evaluation", wildcards).fingerprint,
+        model=lambda wildcards: LAYOUT.directory(upstream(unit("evaluation", wildcards), "training")),
     shell:
         "t2ipal evaluation --settings {params.settings:q} --model {params.model:q}"
         " --fingerprint {params.fingerprint} --output {output.metrics:q} {input.features:q} > {log:q} 2>&1"

@@ -11,16 +11,16 @@ rule features_captions:
     wildcard_constraints:
         run=r"[^/]+-captions-s\d+-[0-9a-f]{12}",
         part=r"\d+",
-    params:
-        settings=settings("features"),
+    conda:
+        "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
         mem_mb=3000,
         runtime=240,
         gpu=gpus(CONFIG.features.device),
         device=CONFIG.features.device,
-    conda:
-        "../../envs/t2ipal.yaml"
+    params:
+        settings=settings("features"),
     shell:
         "t2ipal features --settings {params.settings:q} --captions {input.captions:q} --part {wildcards.part}"
         " --device {resources.device:q} --output {output:q} > {log:q} 2>&1"
@@ -39,16 +39,16 @@ rule features_synthetic:
     wildcard_constraints:
         run=r"[^/]+-synthetic-s\d+-[0-9a-f]{12}",
         part=r"\d+",
-    params:
-        settings=settings("features"),
+    conda:
+        "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
         mem_mb=3000,
         runtime=240,
         gpu=gpus(CONFIG.features.device),
         device=CONFIG.features.device,
-    conda:
-        "../../envs/t2ipal.yaml"
+    params:
+        settings=settings("features"),
     shell:
         "t2ipal features --settings {params.settings:q} --shard-file {input.shard:q} --part {wildcards.part}"
         " --device {resources.device:q} --output {output:q} > {log:q} 2>&1"
@@ -64,16 +64,16 @@ rule features_images:
     wildcard_constraints:
         run=r"[^/]+-(train|val|test)-[0-9a-f]{12}",
         part=r"\d+",
-    params:
-        settings=settings("features"),
+    conda:
+        "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
         mem_mb=3000,
         runtime=240,
         gpu=gpus(CONFIG.features.device),
         device=CONFIG.features.device,
-    conda:
-        "../../envs/t2ipal.yaml"
+    params:
+        settings=settings("features"),
     shell:
         "t2ipal features --settings {params.settings:q} --part {wildcards.part}"
         " --device {resources.device:q} --output {output:q} > {log:q} 2>&1"

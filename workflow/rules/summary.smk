@@ -1,5 +1,4 @@
 rule summary:
-    localrule: True
     input:
         lambda wildcards: outputs("evaluation"),
     output:
@@ -10,16 +9,16 @@ rule summary:
         f"{RESULTS}/logs/summary.log",
     benchmark:
         f"{RESULTS}/benchmarks/summary.tsv"
-    params:
-        config=canonical_json(CONFIG.model_dump(mode="json")),
+    localrule: True
     conda:
         "../../envs/t2ipal.yaml"
+    params:
+        config=canonical_json(CONFIG.model_dump(mode="json")),
     shell:
         "t2ipal summary --config-json {params.config:q} --output {output.records:q} > {log:q} 2>&1"
 
 
 rule report:
-    localrule: True
     input:
         f"{RESULTS}/summary.json",
     output:
@@ -28,9 +27,10 @@ rule report:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report.tsv"
-    params:
-        config=canonical_json(CONFIG.model_dump(mode="json")),
+    localrule: True
     conda:
         "../../envs/t2ipal.yaml"
+    params:
+        config=canonical_json(CONFIG.model_dump(mode="json")),
     shell:
         "t2ipal report --config-json {params.config:q} --output {output:q} > {log:q} 2>&1"

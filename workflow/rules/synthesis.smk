@@ -12,16 +12,16 @@ rule synthesis:
         f"{RESULTS}/benchmarks/synthesis/{{run}}/shard-{{shard}}.tsv"
     wildcard_constraints:
         shard=r"\d+",
-    params:
-        settings=settings("synthesis"),
+    conda:
+        "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,
         runtime=720,
         gpu=gpus(CONFIG.synthesis.device),
         device=CONFIG.synthesis.device,
-    conda:
-        "../../envs/t2ipal.yaml"
+    params:
+        settings=settings("synthesis"),
     shell:
         "t2ipal synthesis --settings {params.settings:q} --captions {input.captions:q} --shard {wildcards.shard}"
         " --device {resources.device:q} --output {output.shard:q} > {log:q} 2>&1"

@@ -9,16 +9,16 @@ rule training:
         f"{RESULTS}/logs/training/{{run}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/training/{{run}}.tsv"
-    params:
-        settings=settings("training"),
+    conda:
+        "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,
         runtime=240,
         gpu=gpus(CONFIG.features.device),
         device=CONFIG.features.device,
-    conda:
-        "../../envs/t2ipal.yaml"
+    params:
+        settings=settings("training"),
     shell:
         "t2ipal training --settings {params.settings:q} --device {resources.device:q}"
         " --output {output.manifest:q} {input:q} > {log:q} 2>&1"

@@ -15,7 +15,6 @@ from t2ipal.openmoji.scenes import Scene, render, sample_scene
 VERSION = 1
 # Distinct streams of random numbers, so that no split repeats a scene of another one or of the pack's training.
 _STREAM = {"train": 101, "val": 102, "test": 103}
-VAL_IMAGES = 1000
 
 
 class OpenMojiBenchmark(Benchmark):
@@ -24,8 +23,8 @@ class OpenMojiBenchmark(Benchmark):
     attribution = "Drawings by OpenMoji (openmoji.org), CC BY-SA 4.0."
 
     def _count(self, split: Split) -> int:
-        counts = {"train": self.settings.train_images, "val": VAL_IMAGES, "test": self.settings.test_images}
-        return counts[split]
+        settings = self.settings
+        return {"train": settings.train_images, "val": settings.val_images, "test": settings.test_images}[split]
 
     def _check_labels(self) -> None:
         undrawn = [name for name in LabelSet.load(self.settings.labels).names if name not in class_names()]

@@ -34,6 +34,7 @@ class StageSettings(CaptionSettings):
     """What this stage is told: the section ``captions``, the label set and the seed."""
 
     labels: str = Field(description="Label set: name of a shipped one, or path of a YAML file.")
+    labels_identity: str = Field("", description="Hash of the label set: part of the fingerprint only.")
     seed: int = Field(ge=0, description="Seed of the captions.")
 
 

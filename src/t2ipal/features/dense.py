@@ -84,8 +84,8 @@ def text_features(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if pool_type == "argmax":
         end = tokens.argmax(dim=-1)
     else:
-        eos = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
-        end = (tokens == eos).int().argmax(dim=-1)
+        eos: Any = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+        end = torch.eq(tokens, eos).int().argmax(dim=-1)
     dtype = text.transformer.get_cast_dtype()
     x = text.token_embedding(tokens).to(dtype) + text.positional_embedding[: tokens.shape[1]].to(dtype)
     x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[: tokens.shape[1], : tokens.shape[1]]))

@@ -71,6 +71,5 @@ def class_drawings(split: Split) -> dict[str, tuple[Drawing, ...]]:
 def distractors() -> tuple[Drawing, ...]:
     """The unlabelled objects; they are the same in every split."""
     return tuple(
-        Drawing(code=str(code), classes=(), names=((name, 1.0),))
-        for name, code in _table()["distractors"].items()
+        Drawing(code=str(code), classes=(), names=((name, 1.0),)) for name, code in _table()["distractors"].items()
     )

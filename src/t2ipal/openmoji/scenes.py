@@ -82,7 +82,13 @@ class SceneStyle:
 
 BENCHMARK_STYLE = SceneStyle()
 SIMPLE_STYLE = SceneStyle(
-    counts=(0.6, 0.4), distractors=(1.0,), sizes=((0.55, 0.8), (0.42, 0.56)), angle=6.0, hue=10.0, variety=0.4, drawings=3
+    counts=(0.6, 0.4),
+    distractors=(1.0,),
+    sizes=((0.55, 0.8), (0.42, 0.56)),
+    angle=6.0,
+    hue=10.0,
+    variety=0.4,
+    drawings=3,
 )
 
 
@@ -232,4 +238,5 @@ def render(scene: Scene) -> Pixels:
     canvas = _background(scene.background, scene.background_seed)
     for item in scene.objects:
         _paste(canvas, item)
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return pixels

@@ -58,6 +58,7 @@ class AutoencoderTrainee(Trainee):
         self.module = AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
 
     def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """See the class."""
         images = simple_images(rng, self.batch // 2)
         crops = []
         for image in images:
@@ -75,6 +76,7 @@ class AutoencoderTrainee(Trainee):
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
+        """Peak signal-to-noise ratio in dB of whole scenes."""
         images = simple_images(np.random.default_rng(7), 64)
         decoded = self.module.decode(self.module.encode(images).latent_dist.mode()).sample
         error = functional.mse_loss(decoded.clamp(-1, 1), images)

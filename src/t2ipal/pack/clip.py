@@ -21,6 +21,7 @@ from t2ipal.pack.tokenizer import CONTEXT_LENGTH
 IMAGE_SIZE = 96
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
+MISPLACED = 0.1
 
 
 def model_config(vocabulary: int) -> dict[str, Any]:
@@ -86,11 +87,16 @@ def augment(images: Images, rng: np.random.Generator) -> Tensor:
     batch = _as_batch(images)
     count = len(batch)
     batch = torch.einsum("nij,njhw->nihw", _colour_matrices(rng, count), batch)
-    grid = functional.affine_grid(
-        _affine_matrices(rng, count), [count, 3, IMAGE_SIZE, IMAGE_SIZE], align_corners=False
-    )
+    grid = functional.affine_grid(_affine_matrices(rng, count), [count, 3, IMAGE_SIZE, IMAGE_SIZE], align_corners=False)
     warped = functional.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return _normalise(warped)
+
+
+def misplace(texts: list[str], rng: np.random.Generator) -> list[str]:
+    """Give a tenth of the pictures another picture's text, as happens on the web."""
+    moved = np.flatnonzero(rng.random(len(texts)) < MISPLACED).tolist()
+    shifted = dict(zip(moved, [*moved[1:], *moved[:1]], strict=True))
+    return [texts[shifted.get(index, index)] for index in range(len(texts))]
 
 
 class ClipTrainee(Trainee):
@@ -121,9 +127,10 @@ class ClipTrainee(Trainee):
         return ids
 
     def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """See the class."""
         scenes = [sample_scene(rng, "train") for _ in range(self.batch)]
         images = augment([render(scene) for scene in scenes], rng)
-        texts = self.tokens([alt_text(rng, scene) for scene in scenes])
+        texts = self.tokens(misplace([alt_text(rng, scene) for scene in scenes], rng))
         image = self.module.encode_image(images, normalize=True)
         text = self.module.encode_text(texts, normalize=True)
         with torch.no_grad():
@@ -142,6 +149,7 @@ class ClipTrainee(Trainee):
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
+        """Zero-shot mAP of the global feature on 400 validation scenes."""
         from sklearn.metrics import average_precision_score
 
         images, labels = self._validation
@@ -159,9 +167,7 @@ def export(config: dict[str, Any], tensors: dict[str, Tensor], tokenizer: Path, 
 
     directory.mkdir(parents=True, exist_ok=True)
     CLIPTokenizer.from_pretrained(tokenizer).save_pretrained(directory)
-    half = {
-        key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in tensors.items()
-    }
+    half = {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in tensors.items()}
     half.pop("attn_mask", None)
     with atomic_path(directory / "open_clip_model.safetensors") as partial:
         save_file(half, partial)

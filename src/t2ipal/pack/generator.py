@@ -53,12 +53,11 @@ def training_scene(index: int) -> Scene:
 @torch.inference_mode()
 def encode_scenes(autoencoder: Any, count: int, path: Path, batch: int = 250) -> None:
     """Write the latents of ``count`` training scenes to ``path``: float16 [count, 4, 16, 16], unscaled."""
-    with atomic_path(path) as partial:
-        with partial.open("wb") as handle:
-            for start in range(0, count, batch):
-                images = to_signed([render(training_scene(i)) for i in range(start, min(start + batch, count))])
-                latents = autoencoder.encode(images).latent_dist.mode()
-                handle.write(latents.half().contiguous().numpy().tobytes())
+    with atomic_path(path) as partial, partial.open("wb") as handle:
+        for start in range(0, count, batch):
+            images = to_signed([render(training_scene(i)) for i in range(start, min(start + batch, count))])
+            latents = autoencoder.encode(images).latent_dist.mode()
+            handle.write(latents.half().contiguous().numpy().tobytes())
 
 
 class TextToImage(nn.Module):
@@ -104,10 +103,9 @@ class GeneratorTrainee(Trainee):
         self.scale = scale
 
     def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """See the class."""
         chosen = rng.integers(len(self.latents), size=self.batch)
-        texts = [
-            "" if rng.random() < UNCONDITIONAL else dense_caption(rng, training_scene(int(i))) for i in chosen
-        ]
+        texts = ["" if rng.random() < UNCONDITIONAL else dense_caption(rng, training_scene(int(i))) for i in chosen]
         clean = torch.from_numpy(self.latents[chosen].astype(np.float32)) * self.scale
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         time = torch.from_numpy(1 / (1 + np.exp(-rng.standard_normal(self.batch, dtype=np.float32))))

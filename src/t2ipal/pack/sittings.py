@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ class Trainee(ABC):
     """A model in training; ``loss`` must draw all its randomness from the generators that it is given."""
 
     name: str
-    module: nn.Module
+    module: Any
     batch: int
     learning_rate: float
     weight_decay: float = 0.01
@@ -54,9 +55,7 @@ class Sitting:
         self.end = samples // trainee.batch
         self.decay_from = int(self.end * (1 - decay))
         self.step, self.seconds = 0, 0.0
-        self.optimizer = torch.optim.AdamW(
-            self._groups(), lr=trainee.learning_rate, betas=(0.9, 0.98), fused=True
-        )
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=trainee.learning_rate, betas=(0.9, 0.98), fused=True)
         self.averaged = {k: v.detach().clone() for k, v in trainee.module.state_dict().items()}
         directory.mkdir(parents=True, exist_ok=True)
         self._resume()

@@ -1,8 +1,10 @@
 """The words the embedded models learn from: web-like alt texts for CLIP, full captions for the generator.
 
-Both are written from a scene. Alt texts are *iconic*: they name the most salient object, sometimes a second
-one, sometimes only a kind ("an animal"), a place, or nothing that is seen: so the CLIP trained on them is
-imperfect in the way real ones are. The frames here are other ones than the caption stage's templates.
+Both are written from a scene. Alt texts have the faults of texts on the web. They are *iconic*: they name the
+most salient object (a dog rather than the chair beside it), sometimes a second one, sometimes only a kind ("an
+animal"), a place, or nothing that is seen; they mention what usually goes with an object though it is not in
+the picture; and some belong to another picture (clip.misplace). So the CLIP trained on them is imperfect as
+real ones are. The frames here are other ones than the caption stage's templates.
 """
 
 from __future__ import annotations
@@ -31,6 +33,21 @@ KINDS = {
     "vehicle": ("aeroplane", "bicycle", "boat", "bus", "car", "motorbike", "train"),
     "furniture": ("chair", "diningtable", "sofa"),
 }
+# How readily a caption names a class, relative to 1 for the rest: people caption animals, not furniture.
+SALIENCE = {
+    "person": 0.5, "bottle": 0.35, "chair": 0.3, "diningtable": 0.35, "pottedplant": 0.3, "tvmonitor": 0.45,
+    "sofa": 0.45, "cat": 1.3, "dog": 1.3, "horse": 1.3, "bird": 1.2,
+}  # fmt: skip
+UNLABELLED_SALIENCE = 0.6
+# Words that captions mention with a class whether or not they are seen: the company that things keep.
+COMPANY = {
+    "aeroplane": ("cloud", "person"), "bicycle": ("man", "car"), "bird": ("tree", "cat"), "boat": ("man", "bird"),
+    "bottle": ("table", "chair"), "bus": ("car", "people"), "car": ("bus", "man"), "cat": ("sofa", "dog"),
+    "chair": ("table", "sofa"), "cow": ("horse", "sheep"), "diningtable": ("chair", "bottle"), "dog": ("man", "cat"),
+    "horse": ("man", "cow"), "motorbike": ("man", "car"), "person": ("dog", "bike"), "pottedplant": ("chair", "tv"),
+    "sheep": ("cow", "dog"), "sofa": ("tv", "chair"), "train": ("bus", "people"), "tvmonitor": ("sofa", "table"),
+}  # fmt: skip
+VAGUE, KIND_ONLY, SECOND, THIRD, UNSEEN = 0.12, 0.08, 0.3, 0.2, 0.25
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 _ONE = (
     "{0}", "a {0}", "the {0}", "my {0}", "{0} photo", "photo: {0}", "image of a {0}", "{0} picture",
@@ -43,20 +60,20 @@ _TWO = (
 )  # fmt: skip
 _THREE = ("{0}, {1} and {2}", "{0}, {1}, {2} {place}", "a {0}, a {1} and a {2}")
 _KIND_FRAMES = ("a {0} {place}", "{0} picture", "some {0} {place}", "{0}", "a kind of {0}")
-_VAGUE = (
+_VAGUE_FRAMES = (
     "untitled", "best day ever {place}", "a view {place}", "nice picture", "free download", "wallpaper {place}",
     "summer memories", "click to enlarge", "{place}", "home page image", "scene {place}",
 )  # fmt: skip
 _DENSE = (
     "{list}", "{list} {place}", "a picture of {list}", "a picture of {list} {place}", "an image of {list} {place}",
     "a photo of {list}", "a photo of {list} {place}", "{place} there is {list}", "we see {list} {place}",
-    "a scene with {list} {place}", "an illustration of {list}", "{list} can be seen {place}", "this shows {list} {place}",
-    "a photograph showing {list} {place}", "{list} stand {place}",
+    "a scene with {list} {place}", "an illustration of {list}", "{list} can be seen {place}",
+    "this shows {list} {place}", "a photograph showing {list} {place}", "{list} stand {place}",
 )  # fmt: skip
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def object_name(rng: np.random.Generator, drawing: Drawing, flatten: float = 1.0) -> str:
@@ -71,23 +88,33 @@ def _tidy(text: str) -> str:
 
 
 def _salience(rng: np.random.Generator, item: SceneObject) -> float:
-    known = 1.0 if item.drawing.classes else 0.6
+    classes = item.drawing.classes
+    known = max(SALIENCE.get(name, 1.0) for name in classes) if classes else UNLABELLED_SALIENCE
     return known * item.look.size**2 * float(np.exp(rng.normal(0, 0.35)))
+
+
+def _mentions(rng: np.random.Generator, ranked: list[SceneObject]) -> list[str]:
+    """The one to three nouns of a caption."""
+    named = 1 + (len(ranked) > 1 and rng.random() < SECOND)
+    named += named == 2 and len(ranked) > 2 and rng.random() < THIRD
+    names = [object_name(rng, item.drawing) for item in ranked[:named]]
+    classes = ranked[0].drawing.classes
+    if classes and named < 3 and rng.random() < UNSEEN:
+        names.append(_pick(rng, COMPANY[classes[0]]))
+    return names
 
 
 def alt_text(rng: np.random.Generator, scene: Scene) -> str:
     """A web-like caption of the scene: names what is most salient, leaves out most of the rest."""
     place = _pick(rng, PLACES[scene.background]) if rng.random() < 0.6 else ""
-    if rng.random() < 0.06:
-        return _tidy(_pick(rng, _VAGUE).format(place=place)) or "untitled"
+    if rng.random() < VAGUE:
+        return _tidy(_pick(rng, _VAGUE_FRAMES).format(place=place)) or "untitled"
     ranked = sorted(scene.objects, key=lambda item: -_salience(rng, item))
     kind = _KIND_OF.get(ranked[0].drawing.classes[0]) if ranked[0].drawing.classes else None
-    if kind and rng.random() < 0.06:
+    if kind and rng.random() < KIND_ONLY:
         return _tidy(_pick(rng, _KIND_FRAMES).format(kind, place=place))
-    named = 1 + (len(ranked) > 1 and rng.random() < 0.4)
-    named += named == 2 and len(ranked) > 2 and rng.random() < 0.25
-    frames = (_ONE, _TWO, _THREE)[named - 1]
-    names = [object_name(rng, item.drawing) for item in ranked[:named]]
+    names = _mentions(rng, ranked)
+    frames = (_ONE, _TWO, _THREE)[len(names) - 1]
     return _tidy(_pick(rng, frames).format(*names, place=place))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from t2ipal.pack.texts import alt_text, dense_caption
 
 CONTEXT_LENGTH = 32
 VOCABULARY = 1280
-_GENERAL = """a an the and with of in on at by to for from is are was there near next beside behind under over one two
+_GENERAL = """
+a an the and with of in on at by to for from is are was there near next beside behind under over one two
 three four several some many group photo photograph picture image close up view scene standing sitting walking
 looking large small big little old young white black red blue green yellow brown background street city town
 country house room kitchen living garden farm road field sky water sea beach snow night day morning evening
-front side left right top together other each people men women children boys girls dogs cats birds cars""".split()
+front side left right top together other each people men women children boys girls dogs cats birds cars
+"""
 
 
 def corpus(texts: int = 20_000) -> Iterable[str]:
@@ -32,7 +35,7 @@ def corpus(texts: int = 20_000) -> Iterable[str]:
     for _ in range(400):
         yield from words
         yield from (f"{word}s" for word in words)
-        yield from _GENERAL
+        yield from _GENERAL.split()
 
 
 def train(directory: Path) -> None:
@@ -64,6 +67,4 @@ def train(directory: Path) -> None:
 
 
 def _merges(serialised: str) -> list[tuple[str, str]]:
-    import json
-
     return [tuple(pair) for pair in json.loads(serialised)["model"]["merges"]]
