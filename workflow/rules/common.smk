@@ -89,14 +89,19 @@ def shard_files(wildcards) -> list[str]:
     return [f"{folder}/shard-{wildcards.part}.{end}" for end in ("tar", "json")]
 
 
+def table_units() -> list[Unit]:
+    """The units that the table needs, after the checks of `units`."""
+    return units() and LAYOUT.units()
+
+
 def outputs(stage: str) -> list[str]:
-    """The files of all units of a stage."""
-    return [path for found in LAYOUT.units() if found.stage == stage for path in files(found)]
+    """The files of the table's units of one stage."""
+    return [path for found in table_units() if found.stage == stage for path in files(found)]
 
 
 def all_outputs() -> list[str]:
-    """The files of all units: Snakemake misses a deleted file only where it is asked for by name."""
-    return [path for found in units().values() for path in files(found)]
+    """The files of all the table's units: Snakemake misses a deleted file only where it is asked for by name."""
+    return [path for found in table_units() for path in files(found)]
 
 
 def gpus(device: str) -> int:
