@@ -51,8 +51,8 @@ rule pack_gates:
         train=lambda wildcards: files(LAYOUT.features("train", CONFIG.seeds[0])),
         val=lambda wildcards: files(LAYOUT.features("val", CONFIG.seeds[0])),
     output:
-        ensure(f"{PACK}/gates.json", non_empty=True),
-        f"{PACK}/gates.png",
+        figures=ensure(f"{PACK}/gates.json", non_empty=True),
+        picture=f"{PACK}/gates.png",
     log:
         f"{RESULTS}/logs/pack/gates.log",
     benchmark:
@@ -68,7 +68,7 @@ rule pack_gates:
         model=lambda wildcards: LAYOUT.directory(LAYOUT.training("tai-dpt", CONFIG.seeds[0])),
         train=lambda wildcards, input: " ".join(f"--train {path}" for path in input.train),
         val=lambda wildcards, input: " ".join(f"--val {path}" for path in input.val),
-        directory=PACK,
+        directory=lambda wildcards, input: os.path.dirname(input.judge),
     shell:
         "t2ipal pack gates --settings {params.settings:q} --model {params.model:q} {params.train} {params.val}"
-        " --directory {params.directory:q} --output {output[0]:q} > {log:q} 2>&1"
+        " --directory {params.directory:q} --output {output.figures:q} > {log:q} 2>&1"
