@@ -51,8 +51,9 @@ def test_training_and_extraction_preprocess_alike(pack: backbone.Backbone) -> No
 
     pixels = render(sample_scene(np.random.default_rng(0), "train"))
     difference = (preprocess([pixels])[0] - pack.transform(Image.fromarray(pixels))).abs()
-    # Rounding: PIL resizes in two passes of 8 bits, of which each may be off by half of 1/255/0.25.
-    assert difference.mean() < 1 / 255 / 0.25 and difference.max() < 0.15
+    # PIL resizes in two passes of 8 bits each and clips between them: it differs by rounding, and at hard edges.
+    assert difference.mean() < 0.005
+    assert (difference > 0.03).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("missing", ["open_clip_config.json", "open_clip_model.safetensors"])
