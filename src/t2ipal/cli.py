@@ -82,10 +82,10 @@ def features(
     if captions and shard_file:
         raise UserError("--captions and --shard-file exclude each other: give one of them, or none for real images")
     values = _mapping(settings, "--settings")
+    from t2ipal.devices import resolve
     from t2ipal.features import stage
-    from t2ipal.synthesis.devices import resolve
 
-    device = resolve(device)
+    device = resolve(device, "features.device")
     if captions:
         stage.extract_captions(values, captions, part, output, device)
     elif shard_file:
@@ -103,10 +103,10 @@ def training(
 ) -> None:
     """Stage 4: train one model (model.json, and model.safetensors beside it)."""
     values = _mapping(settings, "--settings")
+    from t2ipal.devices import resolve
     from t2ipal.learning.stage import train
-    from t2ipal.synthesis.devices import resolve
 
-    train(values, parts or [], output, resolve(device))
+    train(values, parts or [], output, resolve(device, "features.device"))
 
 
 @app.command()

@@ -45,6 +45,7 @@ def model_identity(reference: str) -> str:
     return f"sha256:{hasher.hexdigest()[:16]}"
 
 
+@cache
 def label_identity(reference: str) -> str:
     """A text that changes when the label set behind ``reference`` does: a hash of the file, shipped or one's own."""
     shipped = files("t2ipal.labelsets").joinpath(f"{reference}.yaml")

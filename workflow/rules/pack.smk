@@ -66,9 +66,9 @@ rule pack_gates:
     params:
         settings=canonical_json(CONFIG.synthesis.model_dump(mode="json")),
         model=lambda wildcards: LAYOUT.directory(LAYOUT.training("tai-dpt", CONFIG.seeds[0])),
-        train=lambda wildcards, input: " ".join(f"--train {path}" for path in input.train),
-        val=lambda wildcards, input: " ".join(f"--val {path}" for path in input.val),
+        train=lambda wildcards, input: [word for path in input.train for word in ("--train", path)],
+        val=lambda wildcards, input: [word for path in input.val for word in ("--val", path)],
         directory=lambda wildcards, input: os.path.dirname(input.judge),
     shell:
-        "t2ipal pack gates --settings {params.settings:q} --model {params.model:q} {params.train} {params.val}"
+        "t2ipal pack gates --settings {params.settings:q} --model {params.model:q} {params.train:q} {params.val:q}"
         " --directory {params.directory:q} --output {output.figures:q} > {log:q} 2>&1"

@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image
 
 from t2ipal.benchmarks.base import Benchmark, ImageSplit
-from t2ipal.errors import UserError
 from t2ipal.labels import LabelSet
 from t2ipal.openmoji import sprites
-from t2ipal.openmoji.drawings import SPLITS, Split, class_drawings, class_names, distractors
+from t2ipal.openmoji.drawings import SPLITS, Split, check_drawn, class_drawings, distractors
 from t2ipal.openmoji.scenes import Scene, render, sample_scene
 
 VERSION = 1
@@ -26,14 +25,6 @@ class OpenMojiBenchmark(Benchmark):
         settings = self.settings
         return {"train": settings.train_images, "val": settings.val_images, "test": settings.test_images}[split]
 
-    def _check_labels(self) -> None:
-        undrawn = [name for name in LabelSet.load(self.settings.labels).names if name not in class_names()]
-        if undrawn:
-            raise UserError(
-                f"benchmark.labels: benchmark 'openmoji' has no drawing of class '{undrawn[0]}'; "
-                "its classes are those of label set 'voc2007'"
-            )
-
     def split(self, name: str) -> ImageSplit:
         """The ``train``, ``val`` or ``test`` scenes.
 
@@ -42,13 +33,13 @@ class OpenMojiBenchmark(Benchmark):
             MissingDrawingError: a drawing is not in the installed package.
         """
         chosen = next(split for split in SPLITS if split == name)
-        self._check_labels()
+        names = LabelSet.load(self.settings.labels).names
+        check_drawn(names)
         sprites.check([*(d for group in class_drawings(chosen).values() for d in group), *distractors()])
         scenes = [self._scene(chosen, index) for index in range(self._count(chosen))]
-        wanted = set(LabelSet.load(self.settings.labels).names)
         return ImageSplit(
             keys=[f"{name}-{index:06d}" for index in range(len(scenes))],
-            labels=[sorted(scene.labels() & wanted) for scene in scenes],
+            labels=[sorted(scene.labels() & set(names)) for scene in scenes],
             unknown=[[] for _ in scenes],
             image=lambda index: Image.fromarray(render(scenes[index])),
             protocol=f"openmoji-v{VERSION}/{name}-{len(scenes)}",

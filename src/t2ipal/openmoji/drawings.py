@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
 import yaml
+
+from t2ipal.errors import UserError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -39,6 +42,20 @@ def _table() -> dict[str, Any]:
 def class_names() -> tuple[str, ...]:
     """The 20 VOC classes, in the official (alphabetical) order."""
     return tuple(_table()["classes"])
+
+
+def check_drawn(names: Iterable[str]) -> None:
+    """Check that every class has drawings.
+
+    Raises:
+        UserError: names the first class that has none.
+    """
+    undrawn = [name for name in names if name not in class_names()]
+    if undrawn:
+        raise UserError(
+            f"config key 'benchmark.labels': benchmark 'openmoji' has no drawing of class '{undrawn[0]}'; "
+            "its classes are those of label set 'voc2007'"
+        )
 
 
 def _names(entry: dict[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -160,13 +160,19 @@ def sample_scene(
     return Scene(str(rng.choice(BACKGROUNDS)), int(rng.integers(2**31)), tuple(objects))
 
 
-def _hue_matrix(look: Look) -> NDArray[np.float32]:
-    """Rotation of hue about the grey axis, then saturation and brightness, as one 3x3 matrix."""
-    angle = math.radians(look.hue)
+def hue_rotation(degrees: float) -> NDArray[np.float64]:
+    """[3, 3]: rotation of RGB about the grey axis (Rodrigues' formula)."""
+    angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     third, root = (1 - cos) / 3, math.sqrt(1 / 3) * sin
     rotation = np.full((3, 3), third) + np.eye(3) * cos
     rotation += root * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    return rotation
+
+
+def _colour_matrix(look: Look) -> NDArray[np.float32]:
+    """Rotation of hue, then saturation and brightness, as one 3x3 matrix."""
+    rotation = hue_rotation(look.hue)
     grey = np.tile(_LUMA, (3, 1))
     saturate = look.saturation * np.eye(3) + (1 - look.saturation) * grey
     return (look.brightness * saturate @ rotation).astype(np.float32)
@@ -193,7 +199,7 @@ def _paste(canvas: NDArray[np.float32], item: SceneObject) -> None:
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + 2 * half, SIZE), min(top + 2 * half, SIZE)
     pixels = np.asarray(patch)[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float32)
     alpha = pixels[..., 3:]
-    colour = np.clip(pixels[..., :3] @ _hue_matrix(look).T, 0, alpha)
+    colour = np.clip(pixels[..., :3] @ _colour_matrix(look).T, 0, alpha)
     region = canvas[y0:y1, x0:x1]
     region *= 1 - alpha / 255
     region += colour

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from t2ipal.openmoji.scenes import SIMPLE_STYLE, render, sample_scene
+from t2ipal.openmoji.scenes import SIMPLE_STYLE, Pixels, render, sample_scene
 from t2ipal.pack.sittings import Trainee
 
 LATENT_CHANNELS = 4
@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def to_signed(images: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor:
+def to_signed(images: list[Pixels]) -> Tensor:
     """[N, H, W, 3] uint8 -> [N, 3, H, W] in -1..1, the range of diffusers' autoencoders."""
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return batch.contiguous(memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from t2ipal.io import atomic_path, write_json
 from t2ipal.openmoji.drawings import class_names
-from t2ipal.openmoji.scenes import render, sample_scene
+from t2ipal.openmoji.scenes import Pixels, hue_rotation, render, sample_scene
 from t2ipal.pack.sittings import Trainee
 from t2ipal.pack.texts import alt_text
 from t2ipal.pack.tokenizer import CONTEXT_LENGTH
@@ -42,10 +42,7 @@ def model_config(vocabulary: int) -> dict[str, Any]:
     }
 
 
-Images = list[np.ndarray[Any, np.dtype[np.uint8]]]
-
-
-def _as_batch(images: Images) -> Tensor:
+def _as_batch(images: list[Pixels]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -54,18 +51,16 @@ def _normalise(batch: Tensor) -> Tensor:
     return ((batch.clamp(0, 1) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def preprocess(images: Images) -> Tensor:
+def preprocess(images: list[Pixels]) -> Tensor:
     """Scenes [64, 64, 3] uint8 -> normalised [N, 3, 96, 96], resized as open_clip's transform does it."""
     return _normalise(functional.interpolate(_as_batch(images), size=IMAGE_SIZE, mode="bicubic", antialias=True))
 
 
 def _colour_matrices(rng: np.random.Generator, count: int) -> Tensor:
     """[N, 3, 3]: hue rotated by up to 120 degrees, saturation from none (grey) to 1.3, gains of 0.75 to 1.15."""
-    hue = np.radians(rng.uniform(-120, 120, count) * (rng.random(count) < 0.8))
+    hue = rng.uniform(-120, 120, count) * (rng.random(count) < 0.8)
     saturation = np.where(rng.random(count) < 0.15, 0.0, rng.uniform(0.4, 1.3, count))[:, None, None]
-    cos, sin = np.cos(hue)[:, None, None], np.sin(hue)[:, None, None]
-    axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    rotation = cos * np.eye(3) + (1 - cos) / 3 + sin * axis
+    rotation = np.stack([hue_rotation(degrees) for degrees in hue])
     grey = np.full((3, 3), 1 / 3)
     mixed = saturation * rotation + (1 - saturation) * grey
     return torch.from_numpy((mixed * rng.uniform(0.75, 1.15, (count, 3, 1))).astype(np.float32))
@@ -82,7 +77,7 @@ def _affine_matrices(rng: np.random.Generator, count: int) -> Tensor:
     return torch.from_numpy(matrices)
 
 
-def augment(images: Images, rng: np.random.Generator) -> Tensor:
+def augment(images: list[Pixels], rng: np.random.Generator) -> Tensor:
     """As :func:`preprocess`, with random colours and geometry: shapes must count for more than colours."""
     batch = _as_batch(images)
     count = len(batch)

@@ -19,9 +19,11 @@ from t2ipal.features import store
 from t2ipal.io import atomic_path, write_json
 from t2ipal.labels import LabelSet
 from t2ipal.learning.heads import Head
+from t2ipal.pack.autoencoder import to_signed
 from t2ipal.pack.export import averaged
-from t2ipal.pack.judge import JudgeTrainee, as_input
+from t2ipal.pack.judge import JudgeTrainee
 from t2ipal.synthesis import generator
+from t2ipal.synthesis.gate import to_bytes
 from t2ipal.synthesis.plan import image_seed
 
 IMAGES_PER_CLASS = 20
@@ -44,19 +46,14 @@ def probe(train: store.Features, val: store.Features, names: Sequence[str]) -> f
     return float(mean_average_precision(np.stack(scores, axis=1), val.targets(names)))
 
 
-def _as_image(array: np.ndarray[Any, np.dtype[np.float32]]) -> Image.Image:
-    return Image.fromarray((np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8))
-
-
 def draw(settings: SynthesisSettings, labels: LabelSet) -> dict[str, list[Image.Image]]:
     """Images of ``a photo of a <class>`` for every class, drawn as the synthesis stage draws them."""
-    values = {**settings.model_dump(mode="json"), "seed": 0}
-    model = generator.load(values, "cpu")
+    model = generator.load(settings.model_dump(mode="json"), "cpu")
     images = {}
     for name in labels.names:
         seeds = [image_seed(f"gate-{name}", replica, 0, 0) for replica in range(IMAGES_PER_CLASS)]
         drawn = model.draw([f"a photo of a {labels.prompt_name(name)}"] * IMAGES_PER_CLASS, seeds)
-        images[name] = [_as_image(np.asarray(image)) for image in drawn]
+        images[name] = [Image.fromarray(to_bytes(image)) for image in drawn]
     return images
 
 
@@ -68,7 +65,7 @@ def top1(directory: Path, images: dict[str, list[Image.Image]]) -> dict[str, flo
     judge.eval()
     shares = {}
     for index, (name, drawn) in enumerate(images.items()):
-        batch = as_input([np.asarray(image.resize((64, 64))) for image in drawn])
+        batch = to_signed([np.asarray(image.resize((64, 64))) for image in drawn])
         shares[name] = float((judge(batch).argmax(1) == index).float().mean())
     return shares
 

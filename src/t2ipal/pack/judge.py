@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from t2ipal.openmoji.drawings import class_names
-from t2ipal.openmoji.scenes import SIMPLE_STYLE, render, sample_scene
+from t2ipal.openmoji.scenes import SIMPLE_STYLE, Pixels, render, sample_scene
+from t2ipal.pack.autoencoder import to_signed
 from t2ipal.pack.sittings import Trainee
 
-Images = list[np.ndarray[Any, np.dtype[np.uint8]]]
 
-
-def single_object(rng: np.random.Generator, count: int) -> tuple[Images, Tensor]:
+def single_object(rng: np.random.Generator, count: int) -> tuple[list[Pixels], Tensor]:
     """Scenes of the generator's world with one drawing each, and the index of its class."""
     names = class_names()
     classes = rng.integers(len(names), size=count)
     images = [render(sample_scene(rng, "train", SIMPLE_STYLE, classes=[names[index]])) for index in classes]
     return images, torch.from_numpy(classes)
-
-
-def as_input(images: Images) -> Tensor:
-    """[N, 64, 64, 3] uint8 -> [N, 3, 64, 64] in -2..2."""
-    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 63.75 - 2
-    return batch.contiguous(memory_format=torch.channels_last)
 
 
 class JudgeTrainee(Trainee):
@@ -50,10 +41,10 @@ class JudgeTrainee(Trainee):
     def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         """See the class."""
         images, classes = single_object(rng, self.batch)
-        return functional.cross_entropy(self.module(as_input(images)), classes), {}
+        return functional.cross_entropy(self.module(to_signed(images)), classes), {}
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
         """Accuracy on fresh scenes of the same drawings."""
         images, classes = single_object(np.random.default_rng(7), 400)
-        return {"top1": float((self.module(as_input(images)).argmax(1) == classes).float().mean())}
+        return {"top1": float((self.module(to_signed(images)).argmax(1) == classes).float().mean())}

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from t2ipal.devices import describe, resolve
 from t2ipal.io import digest
 from t2ipal.progress import Progress
 from t2ipal.synthesis import generator
-from t2ipal.synthesis.devices import describe, resolve
 from t2ipal.synthesis.gate import FAULTS, draw_batch
 from t2ipal.synthesis.notices import say
 from t2ipal.synthesis.plan import shard_samples
@@ -73,7 +73,7 @@ def draw_shard(settings: dict[str, Any], captions: Path, shard: int, output: Pat
         UserError: captions, model, device or disk are not fit.
         Interrupted: SIGTERM came; the current batch is on disk.
     """
-    device = resolve(device)
+    device = resolve(device, "synthesis.device")
     samples = shard_samples(read_captions(captions), settings["images_per_caption"], settings["shard_size"], shard)
     recipe = Recipe(digest(settings, 16), settings["seed"], settings["image_format"])
     size = settings["batch_size"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from t2ipal.devices import resolve
 from t2ipal.errors import UserError
-from t2ipal.synthesis.devices import resolve
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
     indirect=["gpus"],
 )
 def test_devices_that_are_there(gpus: None, device: str, expected: str) -> None:
-    assert resolve(device) == expected
+    assert resolve(device, "synthesis.device") == expected
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ def test_devices_that_are_there(gpus: None, device: str, expected: str) -> None:
 )
 def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(gpus: None, device: str, there: str) -> None:
     with pytest.raises(UserError, match=there):
-        resolve(device)
+        resolve(device, "synthesis.device")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:1,2", "CPU", ""])
 def test_unknown_devices_are_refused(device: str) -> None:
     with pytest.raises(UserError, match="set auto, cpu, cuda or cuda:N"):
-        resolve(device)
+        resolve(device, "synthesis.device")

@@ -1,4 +1,4 @@
-"""The device that a job draws on."""
+"""The device that a job computes on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 from t2ipal.errors import UserError
 
 
-def resolve(device: str) -> str:
+def resolve(device: str, key: str) -> str:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` -> ``cpu`` or ``cuda:N``; ``auto`` takes a GPU where there is one.
+
+    ``key`` is the config key for the sentence.
 
     Raises:
         UserError: the text is none of these, or the GPU is not there; names the devices that are.
@@ -17,14 +19,14 @@ def resolve(device: str) -> str:
 
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", device)
     if match is None:
-        raise UserError(f"synthesis.device '{device}' is unknown: set auto, cpu, cuda or cuda:N")
+        raise UserError(f"{key} '{device}' is unknown: set auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and count == 0):
         return "cpu"
     index = int(match[1] or 0)
     if index >= count:
         there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
-        raise UserError(f"synthesis.device '{device}' is not there: this machine has {there}")
+        raise UserError(f"{key} '{device}' is not there: this machine has {there}")
     return f"cuda:{index}"
 
 
