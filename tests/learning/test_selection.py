@@ -2,32 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
-from t2ipal.learning.selection import average_precision, mean_average_precision, select
-
-
-@pytest.mark.parametrize("levels", [2, 5, 1000])
-def test_average_precision_equals_scikit_learn_with_and_without_ties(levels: int) -> None:
-    rng = np.random.default_rng(levels)
-    for _ in range(20):
-        scores = rng.integers(levels, size=50) / 7
-        positive = rng.random(50) < 0.3
-        positive[0] = True
-        assert average_precision(scores, positive) == pytest.approx(average_precision_score(positive, scores))
-
-
-def test_equal_scores_give_the_share_of_positives_in_any_order() -> None:
-    positive = np.array([True, False, False, True])
-    assert average_precision(np.zeros(4), positive) == average_precision(np.zeros(4), positive[::-1]) == 0.5
-
-
-def test_mean_leaves_out_unknown_targets_and_classes_without_positives() -> None:
-    scores = np.array([[0.9, 0.1], [0.5, 0.2], [0.1, 0.3]])
-    targets = np.array([[-1, 0], [1, 0], [0, -1]], dtype=np.int8)
-    assert mean_average_precision(scores, targets) == 1.0
-    assert mean_average_precision(scores, np.zeros((3, 2), dtype=np.int8)) == 0.0
-
+from t2ipal.learning.selection import select
 
 TARGETS = np.array([[1], [0], [0]], dtype=np.int8)
 BAD = np.array([[0.0], [1.0], [2.0]])
@@ -53,3 +29,8 @@ def test_each_beta_is_judged_by_its_own_adapter() -> None:
     good, bad = np.array([[9.0], [0.0], [0.0]]), np.zeros((3, 1))
     found = select(BAD, np.zeros((3, 1)), {1.0: bad, 5.0: good}, TARGETS, [0.0], [0.0, 0.1, 1.0])
     assert (found.weights.alpha, found.weights.beta) == (1.0, 5.0)
+
+
+def test_without_a_positive_the_smallest_weights_are_kept() -> None:
+    found = select(BAD, BAD, {}, np.zeros((3, 1), dtype=np.int8), [0.0, 1.0])
+    assert (found.weights.w_l, found.held_out_map) == (0.0, 0.0)

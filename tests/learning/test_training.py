@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from t2ipal.config import AdapterSettings, PromptSettings, ScoreSettings, TrainingSettings
+from t2ipal.evaluation.metrics import mean_average_precision
 from t2ipal.learning.data import Samples, generator, split
 from t2ipal.learning.heads import Head
 from t2ipal.learning.prompts import PromptLearner, TextTower
-from t2ipal.learning.selection import mean_average_precision
 from t2ipal.learning.training import Plan, Trained, learn
 
 NAMES = ("dog", "cat", "dining table", "bus")

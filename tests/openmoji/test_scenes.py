@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from t2ipal.openmoji import sprites
-from t2ipal.openmoji.drawings import SPLITS, Drawing, class_drawings, class_names, distractors
-from t2ipal.openmoji.scenes import SIMPLE_STYLE, SIZE, Scene, render, sample_scene
+from t2ipal.openmoji.drawings import SPLITS, Drawing, class_drawings, class_names, distractors, web_drawings
+from t2ipal.openmoji.scenes import SIMPLE_STYLE, SIZE, WEB_STYLE, Scene, render, sample_scene
 
 
 def _codes(split: str) -> set[tuple[str, bool]]:
@@ -20,7 +20,8 @@ def _codes(split: str) -> set[tuple[str, bool]]:
 def test_no_drawing_stands_in_two_splits() -> None:
     train, val, test = (_codes(split) for split in SPLITS)
     assert not train & val and not train & test and not val & test
-    plain = {drawing.code for drawing in distractors()}
+    plain = {drawing.code for drawing in web_drawings()}
+    assert len(plain) == len(web_drawings()) > len(distractors())
     assert not plain & {code for code, _ in train | val | test}
 
 
@@ -33,7 +34,7 @@ def test_every_class_has_drawings_in_every_split_and_borrowed_ones_are_marked() 
 
 
 def test_every_drawing_is_installed() -> None:
-    sprites.check([*(d for s in SPLITS for group in class_drawings(s).values() for d in group), *distractors()])
+    sprites.check([*(d for s in SPLITS for group in class_drawings(s).values() for d in group), *web_drawings()])
     with pytest.raises(sprites.MissingDrawingError, match="FFFFF"):
         sprites.check([Drawing("FFFFF", (), ())])
 
@@ -78,7 +79,24 @@ def test_held_out_appearance_has_hue_and_shear_that_training_scenes_never_have()
 
 
 def test_simple_scenes_use_few_drawings_and_no_distractors() -> None:
-    allowed = {drawing.code for group in class_drawings("train").values() for drawing in group[:3]}
+    allowed = {drawing.code for group in class_drawings("train").values() for drawing in group[:2]}
     for seed in range(200):
         for item in sample_scene(np.random.default_rng(seed), "train", SIMPLE_STYLE).objects:
             assert item.drawing.code in allowed
+
+
+def test_scenes_of_the_web_show_more_objects_in_more_colours_and_the_benchmark_does_not() -> None:
+    web = {drawing.code for drawing in web_drawings()} - {drawing.code for drawing in distractors()}
+    seen = [item for i in range(200) for item in sample_scene(np.random.default_rng(i), "train", WEB_STYLE).objects]
+    assert 0.1 < np.mean([item.drawing.code in web for item in seen]) < 0.5
+    assert {item.look.palette for item in seen} == set(range(WEB_STYLE.palettes + 1))
+    for item in (item for i in range(200) for item in sample_scene(np.random.default_rng(i), "train").objects):
+        assert item.drawing.code not in web and item.look.palette == 0
+
+
+def test_a_palette_changes_the_colours_of_a_drawing_but_not_its_shape() -> None:
+    for name in ("dog", "pottedplant"):
+        for drawing in class_drawings("train")[name]:
+            own, other, again = (np.asarray(sprites.sprite(drawing, 90, palette)) for palette in (0, 3, 3))
+            assert np.array_equal(own[..., 3], other[..., 3]) and np.array_equal(other, again)
+            assert np.abs(own[..., :3].astype(int) - other[..., :3]).mean() > 2

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2ipal.errors import UserError
+from t2ipal.errors import UnfinishedError, UserError
 from t2ipal.io import file_sha256
 from t2ipal.synthesis.gate import FloatImage
 from t2ipal.synthesis.generator import Generator
-from t2ipal.synthesis.stage import EX_TEMPFAIL, draw_shard, stop_requests
+from t2ipal.synthesis.stage import draw_shard, stop_requests
 
 Settings = dict[str, Any]
 
@@ -163,7 +163,7 @@ def test_sigterm_finishes_the_batch_and_exits_with_tempfail(
         tap = Tap(patch, 1, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(SystemExit) as stopped:
             draw_shard(settings, captions, 0, output, "cpu")
-    assert stopped.value.code == EX_TEMPFAIL == 75
+    assert stopped.value.code == UnfinishedError.EX_TEMPFAIL == 75
     assert tap.images == 4
     assert signal.getsignal(signal.SIGTERM) is before
     assert "4 of 6 images are kept" in capsys.readouterr().err

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,10 +13,10 @@ from PIL import Image
 
 from t2ipal import benchmarks
 from t2ipal.config import BenchmarkSettings
-from t2ipal.errors import UserError
 from t2ipal.features import store
 from t2ipal.features.backbone import Backbone, load
 from t2ipal.progress import Progress
+from t2ipal.shards import samples
 
 Item = tuple[str, list[str], list[str], Image.Image]
 T = TypeVar("T")
@@ -63,37 +60,14 @@ def _write_images(
         store.write(output, rows, _describe(settings, backbone, grid, **more))
 
 
-def shard_items(shard: Path) -> Iterator[Item]:
-    """The samples of a WebDataset shard, in its order; images recorded as failed are left out.
+def extract_shard(settings: dict[str, Any], shard: Path, output: Path, device: str) -> None:
+    """Features of one synthetic shard.
 
     Raises:
-        UserError: the shard is damaged or a member is missing.
+        UserError: the shard is damaged.
     """
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            members: dict[str, dict[str, bytes]] = {}
-            for member in archive:
-                key, _, suffix = member.name.partition(".")
-                content = archive.extractfile(member)
-                members.setdefault(key, {})[suffix] = content.read() if content else b""
-                if suffix == "json":
-                    yield from _sample(key, members.pop(key))
-    except (tarfile.TarError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"shard {shard} is damaged ({error}); delete it and run again") from None
-
-
-def _sample(key: str, parts: dict[str, bytes]) -> Iterator[Item]:
-    record = json.loads(parts["json"])
-    if record.get("failed"):
-        return
-    encoded = parts["png"] if "png" in parts else parts["webp"]
-    yield key, list(record["labels"]), [], Image.open(io.BytesIO(encoded))
-
-
-def extract_shard(settings: dict[str, Any], shard: Path, output: Path, device: str) -> None:
-    """Features of one synthetic shard."""
-    total = sum(1 for _ in shard_items(shard))
-    _write_images(settings, shard_items(shard), total, output, device)
+    items: Iterator[Item] = ((sample.key, list(sample.labels), [], sample.image()) for sample in samples(shard))
+    _write_images(settings, items, sum(1 for _ in samples(shard)), output, device)
 
 
 def extract_images(settings: dict[str, Any], part: int, output: Path, device: str) -> None:

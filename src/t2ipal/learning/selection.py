@@ -10,34 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from t2ipal.evaluation.metrics import mean_average_precision
+
 Floats = NDArray[np.float64]
-
-
-def average_precision(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    """Non-interpolated average precision of one class: ``sum_n (R_n - R_{n-1}) P_n`` over distinct scores [N].
-
-    Samples of equal score enter together, so their order does not matter.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
-    hits = np.cumsum(positive[order])[last_of_tie]
-    seen = np.flatnonzero(last_of_tie) + 1
-    return float(np.sum(np.diff(hits, prepend=0) * hits / seen) / hits[-1])
-
-
-def mean_average_precision(scores: Floats, targets: NDArray[np.int8]) -> float:
-    """Mean over the classes of [N, C] that have a positive; unknown targets (-1) are left out of their class.
-
-    Zero if no class has a positive.
-    """
-    known = targets >= 0
-    values = [
-        average_precision(scores[known[:, c], c], targets[known[:, c], c] == 1)
-        for c in range(targets.shape[1])
-        if (targets[:, c] == 1).any()
-    ]
-    return float(np.mean(values)) if values else 0.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +43,8 @@ def select(
 ) -> Selection:
     """Search all ``s^g + w_l s^l + alpha s^a(beta)`` for the greatest mAP; of equals the smallest weights.
 
+    Without a positive every point counts as zero.
+
     Args:
         global_: [N, C] global scores of the held-out samples.
         local: [N, C] local scores.
@@ -83,7 +60,7 @@ def select(
         scores = global_ + weights.w_l * local
         if weights.beta is not None:
             scores = scores + weights.alpha * adapters[weights.beta]
-        value = mean_average_precision(scores, targets)
+        value = mean_average_precision(scores, targets) if (targets == 1).any() else 0.0
         table.append({**asdict(weights), "mAP": value})
         if best is None or value > best[1]:
             best = weights, value

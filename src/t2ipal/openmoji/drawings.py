@@ -84,9 +84,17 @@ def class_drawings(split: Split) -> dict[str, tuple[Drawing, ...]]:
     return drawings
 
 
+def _unlabelled(section: str) -> tuple[Drawing, ...]:
+    return tuple(Drawing(code=str(code), classes=(), names=((name, 1.0),)) for name, code in _table()[section].items())
+
+
 @cache
 def distractors() -> tuple[Drawing, ...]:
     """The unlabelled objects; they are the same in every split."""
-    return tuple(
-        Drawing(code=str(code), classes=(), names=((name, 1.0),)) for name, code in _table()["distractors"].items()
-    )
+    return _unlabelled("distractors")
+
+
+@cache
+def web_drawings() -> tuple[Drawing, ...]:
+    """Further unlabelled objects, with the distractors: what only the scenes of CLIP's training show."""
+    return (*distractors(), *_unlabelled("web"))

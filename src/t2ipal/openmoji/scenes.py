@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from t2ipal.openmoji.drawings import Drawing, Split, class_drawings, distractors
+from t2ipal.openmoji.drawings import Drawing, Split, class_drawings, distractors, web_drawings
 from t2ipal.openmoji.sprites import sprite
 
 SIZE = 64
@@ -23,12 +23,16 @@ CONTEXTS = (
     ("aeroplane", "bird", "boat", "person"),
 )
 PERSON_WEIGHT = 2.5
+OTHER_PALETTE = 0.6
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a drawing is placed and coloured. Lengths are fractions of the canvas, angles degrees."""
+    """How a drawing is placed and coloured. Lengths are fractions of the canvas, angles degrees.
+
+    ``palette`` is the number of a random palette, 0 the drawing's own colours.
+    """
 
     x: float
     y: float
@@ -40,6 +44,7 @@ class Look:
     hue: float
     saturation: float
     brightness: float
+    palette: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ class SceneStyle:
     """How crowded and varied scenes are.
 
     ``counts`` and ``distractors`` are odds (of 1, 2, ... labelled and of 0, 1, ... other objects), ``sizes`` the
-    range of sizes for each count, ``drawings`` how many drawings of a class are used (all if None).
+    range of sizes for each count, ``drawings`` how many drawings of a class are used (all if None), ``web`` the
+    share of labelled objects that give way to one of the web's, ``palettes`` how many random ones a drawing has
+    beside its own colours.
     """
 
     counts: tuple[float, ...] = (0.3, 0.35, 0.2, 0.15)
@@ -78,18 +85,21 @@ class SceneStyle:
     hue: float = 30.0
     variety: float = 1.0
     drawings: int | None = None
+    web: float = 0.0
+    palettes: int = 0
 
 
 BENCHMARK_STYLE = SceneStyle()
 SIMPLE_STYLE = SceneStyle(
-    counts=(0.6, 0.4),
+    counts=(0.65, 0.35),
     distractors=(1.0,),
-    sizes=((0.55, 0.8), (0.42, 0.56)),
-    angle=6.0,
-    hue=10.0,
-    variety=0.4,
-    drawings=3,
+    sizes=((0.6, 0.85), (0.44, 0.58)),
+    angle=5.0,
+    hue=8.0,
+    variety=0.3,
+    drawings=2,
 )
+WEB_STYLE = SceneStyle(web=0.4, palettes=6)
 
 
 def _held_out(rng: np.random.Generator, split: Split) -> tuple[float, float]:
@@ -114,6 +124,7 @@ def _sample_look(
         hue=hue,
         saturation=1 + rng.uniform(-0.4, 0.3) * variety,
         brightness=1 + rng.uniform(-0.25, 0.15) * variety,
+        palette=int(rng.integers(1, style.palettes + 1)) if style.palettes and rng.random() < OTHER_PALETTE else 0,
     )
 
 
@@ -136,6 +147,10 @@ def _sample_classes(rng: np.random.Generator, count: int, names: tuple[str, ...]
     return [context[i] for i in chosen]
 
 
+def _of_the_web(rng: np.random.Generator) -> Drawing:
+    return web_drawings()[rng.integers(len(web_drawings()))]
+
+
 def sample_scene(
     rng: np.random.Generator, split: Split, style: SceneStyle = BENCHMARK_STYLE, classes: list[str] | None = None
 ) -> Scene:
@@ -149,6 +164,8 @@ def sample_scene(
     chosen = classes or _sample_classes(rng, count, tuple(pool))
     extra = int(rng.choice(len(style.distractors), p=style.distractors))
     drawings = [pool[name][rng.integers(len(pool[name]))] for name in chosen]
+    if style.web:
+        drawings = [_of_the_web(rng) if rng.random() < style.web else drawing for drawing in drawings]
     drawings += [distractors()[rng.integers(len(distractors()))] for _ in range(extra)]
     low, high = style.sizes[min(count, len(style.sizes)) - 1]
     taken: list[tuple[float, float, float]] = []
@@ -181,7 +198,7 @@ def _colour_matrix(look: Look) -> NDArray[np.float32]:
 def _paste(canvas: NDArray[np.float32], item: SceneObject) -> None:
     """Blend one object into ``canvas`` [SIZE, SIZE, 3] in place."""
     look, extent = item.look, item.look.size * SIZE
-    image = sprite(item.drawing, extent)
+    image = sprite(item.drawing, extent, look.palette)
     scale = extent / max(image.size)
     half = math.ceil(extent * 0.75) + 1
     centre_x, centre_y = look.x * SIZE, look.y * SIZE

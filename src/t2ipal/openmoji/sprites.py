@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -33,10 +35,29 @@ def _svg_path(code: str) -> Path:
     return path
 
 
-def _rasterise(code: str) -> Image.Image:
+def _repaint(svg: str, code: str, palette: int) -> str:
+    """Give every colour of the drawing but black and the greys another one, the same wherever it stands."""
+    rng = np.random.default_rng([palette, *code.encode()])
+    painted: dict[str, str] = {}
+
+    def other(match: re.Match[str]) -> str:
+        old = match[0].lower()
+        red, green, blue = (int(old[i : i + 2], 16) for i in (1, 3, 5))
+        if max(red, green, blue) - min(red, green, blue) < 16 and max(red, green, blue) < 96:
+            return old
+        if old not in painted:
+            hue, saturation, value = rng.random(), rng.uniform(0, 0.9), rng.uniform(0.35, 1)
+            painted[old] = "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hsv_to_rgb(hue, saturation, value))
+        return painted[old]
+
+    return re.sub(r"#[0-9a-fA-F]{6}\b", other, svg)
+
+
+def _rasterise(code: str, palette: int = 0) -> Image.Image:
     import resvg_py
 
-    png = resvg_py.svg_to_bytes(svg_path=str(_svg_path(code)), width=MASTER)
+    svg = _svg_path(code).read_text(encoding="utf-8")
+    png = resvg_py.svg_to_bytes(svg_string=_repaint(svg, code, palette) if palette else svg, width=MASTER)
     return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
@@ -45,9 +66,9 @@ def _trim(image: Image.Image) -> Image.Image:
     return image.crop(box) if box else image
 
 
-def _set_in_pot(plant: Image.Image) -> Image.Image:
+def _set_in_pot(plant: Image.Image, palette: int = 0) -> Image.Image:
     """Stand ``plant`` in the pot of the potted-plant drawing (its lowest 37 %)."""
-    potted = _trim(_rasterise(POT))
+    potted = _trim(_rasterise(POT, palette))
     width, height = potted.size
     cut = round(height * 0.63)
     canvas = Image.new("RGBA", (MASTER, MASTER))
@@ -67,9 +88,9 @@ def _premultiply(image: Image.Image) -> Image.Image:
 
 
 @cache
-def _pyramid(code: str, in_pot: bool) -> tuple[Image.Image, ...]:
-    image = _rasterise(code)
-    image = _trim(_set_in_pot(image) if in_pot else image)
+def _pyramid(code: str, in_pot: bool, palette: int) -> tuple[Image.Image, ...]:
+    image = _rasterise(code, palette)
+    image = _trim(_set_in_pot(image, palette) if in_pot else image)
     master = _premultiply(image)
     longest = max(master.size)
     return tuple(
@@ -81,13 +102,15 @@ def _pyramid(code: str, in_pot: bool) -> tuple[Image.Image, ...]:
     )
 
 
-def sprite(drawing: Drawing, size: float) -> Image.Image:
+def sprite(drawing: Drawing, size: float, palette: int = 0) -> Image.Image:
     """The drawing's premultiplied RGBA at the smallest level that is not below ``size`` pixels.
+
+    ``palette`` 0 shows its own colours, another number colours drawn at random from it.
 
     Raises:
         MissingDrawingError: the drawing is not in the installed package.
     """
-    levels = _pyramid(drawing.code, drawing.in_pot)
+    levels = _pyramid(drawing.code, drawing.in_pot, palette)
     fitting = [image for image, level in zip(levels, LEVELS, strict=True) if level >= size]
     return fitting[-1] if fitting else levels[0]
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from t2ipal.io import atomic_path, write_json
 from t2ipal.openmoji.drawings import class_names
-from t2ipal.openmoji.scenes import Pixels, hue_rotation, render, sample_scene
+from t2ipal.openmoji.scenes import WEB_STYLE, Pixels, hue_rotation, render, sample_scene
 from t2ipal.pack.sittings import Trainee
 from t2ipal.pack.texts import alt_text
 from t2ipal.pack.tokenizer import CONTEXT_LENGTH
@@ -22,6 +22,7 @@ IMAGE_SIZE = 96
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 MISPLACED = 0.1
+WARP = 0.07
 
 
 def model_config(vocabulary: int) -> dict[str, Any]:
@@ -77,12 +78,20 @@ def _affine_matrices(rng: np.random.Generator, count: int) -> Tensor:
     return torch.from_numpy(matrices)
 
 
+def _smooth_field(rng: np.random.Generator, count: int) -> Tensor:
+    """[N, H, W, 2]: displacements that vary smoothly over the picture, as another hand would draw the same object."""
+    coarse = torch.from_numpy(rng.normal(0, WARP, (count, 2, 4, 4)).astype(np.float32))
+    fine = functional.interpolate(coarse, size=IMAGE_SIZE, mode="bicubic", align_corners=True)
+    return fine.permute(0, 2, 3, 1)
+
+
 def augment(images: list[Pixels], rng: np.random.Generator) -> Tensor:
-    """As :func:`preprocess`, with random colours and geometry: shapes must count for more than colours."""
+    """As :func:`preprocess`, with random colours, geometry and warps: shapes must count for more than colours."""
     batch = _as_batch(images)
     count = len(batch)
     batch = torch.einsum("nij,njhw->nihw", _colour_matrices(rng, count), batch)
     grid = functional.affine_grid(_affine_matrices(rng, count), [count, 3, IMAGE_SIZE, IMAGE_SIZE], align_corners=False)
+    grid = grid + _smooth_field(rng, count)
     warped = functional.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return _normalise(warped)
 
@@ -123,7 +132,7 @@ class ClipTrainee(Trainee):
 
     def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         """See the class."""
-        scenes = [sample_scene(rng, "train") for _ in range(self.batch)]
+        scenes = [sample_scene(rng, "train", WEB_STYLE) for _ in range(self.batch)]
         images = augment([render(scene) for scene in scenes], rng)
         texts = self.tokens(misplace([alt_text(rng, scene) for scene in scenes], rng))
         image = self.module.encode_image(images, normalize=True)

@@ -7,17 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from t2ipal.config import PackSettings
+from t2ipal.errors import UnfinishedError, UserError
 from t2ipal.io import read_json, write_json
-
-UNFINISHED = 75  # EX_TEMPFAIL: the sitting is over, run again to go on
-
-
-class Sequel(SystemExit):
-    """The sitting's time is over before the training is."""
-
-    def __init__(self, what: str) -> None:
-        print(f"t2ipal: the sitting of {what} is over; run the same command again to go on", file=sys.stderr)
-        super().__init__(UNFINISHED)
 
 
 def _say(line: str) -> None:
@@ -37,7 +28,8 @@ def _train(trainee: object, settings: PackSettings, directory: Path, samples: in
     assert isinstance(trainee, Trainee)
     sitting = Sitting(trainee, directory, samples)
     if not sitting.run(settings.sitting_minutes * 60, _say):
-        raise Sequel(trainee.name)
+        _say(f"t2ipal: the sitting of {trainee.name} is over; run the same command again to go on")
+        raise UnfinishedError
     return {"samples": samples, "seconds": round(sitting.seconds)}
 
 
@@ -105,7 +97,10 @@ def run(step: str, settings: PackSettings, output: Path) -> None:
     """Do ``step`` in the directory of ``output`` and record what was done there, last.
 
     Raises:
-        Sequel: the sitting's time is over; the state is saved.
+        UserError: there is no such step.
+        UnfinishedError: the sitting's time is over; the state is saved.
     """
+    if step not in STEPS:
+        raise UserError(f"unknown step '{step}' of the pack; the steps are {', '.join(STEPS)}")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, {"step": step, **STEPS[step](settings, output.parent)})

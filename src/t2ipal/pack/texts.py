@@ -47,7 +47,7 @@ COMPANY = {
     "horse": ("man", "cow"), "motorbike": ("man", "car"), "person": ("dog", "bike"), "pottedplant": ("chair", "tv"),
     "sheep": ("cow", "dog"), "sofa": ("tv", "chair"), "train": ("bus", "people"), "tvmonitor": ("sofa", "table"),
 }  # fmt: skip
-VAGUE, KIND_ONLY, SECOND, THIRD, UNSEEN = 0.12, 0.08, 0.3, 0.2, 0.25
+VAGUE, KIND_ONLY, SECOND, THIRD, UNSEEN = 0.12, 0.08, 0.3, 0.2, 0.2
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 _ONE = (
     "{0}", "a {0}", "the {0}", "my {0}", "{0} photo", "photo: {0}", "image of a {0}", "{0} picture",
@@ -121,7 +121,7 @@ def alt_text(rng: np.random.Generator, scene: Scene) -> str:
 def dense_caption(rng: np.random.Generator, scene: Scene) -> str:
     """A caption that names every object of the scene, in random order."""
     order = rng.permutation(len(scene.objects))
-    names = [f"a {object_name(rng, scene.objects[i].drawing, flatten=0.5)}" for i in order]
+    names = [f"a {object_name(rng, scene.objects[i].drawing, flatten=0.0)}" for i in order]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     place = _pick(rng, PLACES[scene.background])
     return _tidy(_pick(rng, _DENSE).format(list=listed, place=place))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from t2ipal.openmoji.drawings import class_drawings, distractors
-from t2ipal.openmoji.scenes import sample_scene
+from t2ipal.openmoji.drawings import class_drawings, web_drawings
+from t2ipal.openmoji.scenes import WEB_STYLE, sample_scene
 from t2ipal.pack.texts import alt_text, dense_caption
 
 CONTEXT_LENGTH = 32
-VOCABULARY = 1280
+VOCABULARY = 1792
 _GENERAL = """
 a an the and with of in on at by to for from is are was there near next beside behind under over one two
 three four several some many group photo photograph picture image close up view scene standing sitting walking
@@ -27,10 +27,10 @@ def corpus(texts: int = 20_000) -> Iterable[str]:
     """Texts from which the merges are learned: captions of scenes, names and plurals, general words."""
     rng = np.random.default_rng(0)
     for _ in range(texts):
-        scene = sample_scene(rng, "train")
+        scene = sample_scene(rng, "train", WEB_STYLE)
         yield alt_text(rng, scene)
         yield dense_caption(rng, scene)
-    drawings = [item for group in class_drawings("train").values() for item in group] + list(distractors())
+    drawings = [item for group in class_drawings("train").values() for item in group] + list(web_drawings())
     words = sorted({name for item in drawings for name, _ in item.names})
     for _ in range(400):
         yield from words

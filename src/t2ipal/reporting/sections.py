@@ -18,8 +18,8 @@ from t2ipal.layout import LEARNS_FROM, Layout
 from t2ipal.reporting import figures, overlays
 from t2ipal.reporting.examples import evenly, first_of_each
 from t2ipal.reporting.records import Result, records, rows
-from t2ipal.reporting.shards import Sample, samples
 from t2ipal.reporting.table import tables, title
+from t2ipal.shards import Sample, samples
 
 CELLS = 24
 SCANNED = 5000

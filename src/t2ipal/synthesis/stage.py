@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ipal.devices import describe, resolve
+from t2ipal.errors import UnfinishedError
 from t2ipal.io import digest
 from t2ipal.progress import Progress
 from t2ipal.synthesis import generator
@@ -20,16 +21,6 @@ from t2ipal.synthesis.notices import say
 from t2ipal.synthesis.plan import shard_samples
 from t2ipal.synthesis.shard import Recipe, Record, ShardWriter
 from t2ipal.synthesis.sources import read_captions
-
-# sysexits.h: a temporary failure; the job may be started again and goes on where it stopped.
-EX_TEMPFAIL = 75
-
-
-class Interrupted(SystemExit):
-    """The job was asked to end; exits with ``EX_TEMPFAIL``."""
-
-    def __init__(self) -> None:
-        super().__init__(EX_TEMPFAIL)
 
 
 @contextmanager
@@ -71,7 +62,7 @@ def draw_shard(settings: dict[str, Any], captions: Path, shard: int, output: Pat
 
     Raises:
         UserError: captions, model, device or disk are not fit.
-        Interrupted: SIGTERM came; the current batch is on disk.
+        UnfinishedError: SIGTERM came; the current batch is on disk.
     """
     device = resolve(device, "synthesis.device")
     samples = shard_samples(read_captions(captions), settings["images_per_caption"], settings["shard_size"], shard)
@@ -86,7 +77,7 @@ def draw_shard(settings: dict[str, Any], captions: Path, shard: int, output: Pat
                 for first in range(resumed, len(samples), size):
                     if stop.is_set():
                         say(f"shard {shard} was asked to stop: {first} of {len(samples)} images are kept; run again")
-                        raise Interrupted
+                        raise UnfinishedError
                     batch = samples[first : first + size]
                     writer.append(draw_batch(model.draw, batch, settings["seed"], settings["redraws"]))
                     progress.advance(len(batch))

@@ -7,8 +7,8 @@ import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -51,19 +51,18 @@ def _check(member: tarfile.TarInfo) -> None:
         raise ValueError(f"member {name!r} is larger than {LARGEST_MEMBER >> 20} MiB")
 
 
-def _files(archive: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
-    """(key, extension, content) of every member in order."""
+def _files(archive: tarfile.TarFile) -> Iterator[dict[str, Any]]:
+    """Name and content of every member in order, in the form that webdataset groups."""
     for member in archive:
         _check(member)
         handle = archive.extractfile(member)
         content = handle.read() if handle else b""
         if len(content) != member.size:
             raise ValueError(f"member {member.name!r} is cut short")
-        key, _, extension = member.name.partition(".")
-        yield key, extension.lower(), content
+        yield {"fname": member.name, "data": content, "__url__": archive.name}
 
 
-def _sample(key: str, parts: dict[str, bytes]) -> Sample | None:
+def _sample(key: str, parts: dict[str, Any]) -> Sample | None:
     """The sample, or None if the synthesis stage recorded that its image failed."""
     document = json.loads(parts.get("json", b"null"))
     if not isinstance(document, dict):
@@ -85,10 +84,12 @@ def samples(path: Path) -> Iterator[Sample]:
     Raises:
         UserError: the shard is missing or damaged, or holds anything but plain files at the top level.
     """
+    from webdataset.tariterators import group_by_keys
+
     try:
         with tarfile.open(path, "r:") as archive:
-            for key, group in groupby(_files(archive), key=lambda entry: entry[0]):
-                sample = _sample(key, {extension: content for _, extension, content in group})
+            for parts in group_by_keys(_files(archive)):
+                sample = _sample(parts["__key__"], parts)
                 if sample is not None:
                     yield sample
     except (tarfile.TarError, OSError, ValueError) as error:

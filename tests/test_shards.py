@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from t2ipal.errors import UserError
-from t2ipal.reporting.shards import samples
+from t2ipal.shards import samples
 
 
 def test_samples_come_in_order_with_image_caption_and_labels(run):
@@ -41,7 +41,7 @@ def test_members_that_are_no_files_are_refused(tmp_path, kind):
 
 
 def test_a_member_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("t2ipal.reporting.shards.LARGEST_MEMBER", 10)
+    monkeypatch.setattr("t2ipal.shards.LARGEST_MEMBER", 10)
     with tarfile.open(tmp_path / "shard.tar", "w") as archive:
         info = tarfile.TarInfo("a.txt")
         info.size = 11
