@@ -56,12 +56,12 @@ def test_frames_are_other_ones_than_those_of_the_pack() -> None:
     assert not words & set(ours)
 
 
-def test_frames_and_places_name_no_class_and_no_distractor_of_the_pack() -> None:
-    from t2ipal.openmoji.drawings import distractors
+def test_frames_and_places_name_no_class_and_no_other_object_of_the_pack() -> None:
+    from t2ipal.openmoji.drawings import web_drawings
 
     text = " ".join(fill(frame, ["zzz"], place) for frame in FRAMES for place in PLACES)
     assert VOC.labels(text) == ()
-    assert not {name for item in distractors() for name, _ in item.names} & set(text.lower().split())
+    assert not {name for item in web_drawings() for name, _ in item.names} & set(text.lower().split())
 
 
 @pytest.mark.parametrize("total", [1, 20, 210, 1200])

@@ -52,7 +52,7 @@ rule pack_gates:
         val=lambda wildcards: files(LAYOUT.features("val", CONFIG.seeds[0])),
     output:
         figures=ensure(f"{PACK}/gates.json", non_empty=True),
-        picture=f"{PACK}/gates.png",
+        pictures=expand(f"{PACK}/{{name}}.png", name=["gates", "curves"]),
     log:
         f"{RESULTS}/logs/pack/gates.log",
     benchmark:

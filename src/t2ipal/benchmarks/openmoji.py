@@ -35,7 +35,7 @@ class OpenMojiBenchmark(Benchmark):
         chosen = next(split for split in SPLITS if split == name)
         names = LabelSet.load(self.settings.labels).names
         check_drawn(names)
-        sprites.check([*(d for group in class_drawings(chosen).values() for d in group), *distractors()])
+        sprites.check([*(d for group in class_drawings(chosen).values() for d in group), *distractors(chosen)])
         scenes = [self._scene(chosen, index) for index in range(self._count(chosen))]
         return ImageSplit(
             keys=[f"{name}-{index:06d}" for index in range(len(scenes))],

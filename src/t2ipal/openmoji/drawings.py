@@ -84,17 +84,17 @@ def class_drawings(split: Split) -> dict[str, tuple[Drawing, ...]]:
     return drawings
 
 
-def _unlabelled(section: str) -> tuple[Drawing, ...]:
-    return tuple(Drawing(code=str(code), classes=(), names=((name, 1.0),)) for name, code in _table()[section].items())
+def _unlabelled(codes: dict[str, Any]) -> tuple[Drawing, ...]:
+    return tuple(Drawing(code=str(code), classes=(), names=((name, 1.0),)) for name, code in codes.items())
 
 
 @cache
-def distractors() -> tuple[Drawing, ...]:
-    """The unlabelled objects; they are the same in every split."""
-    return _unlabelled("distractors")
+def distractors(split: Split) -> tuple[Drawing, ...]:
+    """The unlabelled objects that stand about in scenes of ``split``."""
+    return _unlabelled(_table()["distractors"][split])
 
 
 @cache
 def web_drawings() -> tuple[Drawing, ...]:
-    """Further unlabelled objects, with the distractors: what only the scenes of CLIP's training show."""
-    return (*distractors(), *_unlabelled("web"))
+    """The unlabelled objects in the scenes of CLIP's training: the distractors of the train split and further ones."""
+    return (*distractors("train"), *_unlabelled(_table()["web"]))

@@ -166,7 +166,8 @@ def sample_scene(
     drawings = [pool[name][rng.integers(len(pool[name]))] for name in chosen]
     if style.web:
         drawings = [_of_the_web(rng) if rng.random() < style.web else drawing for drawing in drawings]
-    drawings += [distractors()[rng.integers(len(distractors()))] for _ in range(extra)]
+    others = distractors(split)
+    drawings += [others[rng.integers(len(others))] for _ in range(extra)]
     low, high = style.sizes[min(count, len(style.sizes)) - 1]
     taken: list[tuple[float, float, float]] = []
     objects = []

@@ -19,6 +19,7 @@ from t2ipal.features import store
 from t2ipal.io import atomic_path, write_json
 from t2ipal.labels import LabelSet
 from t2ipal.learning.heads import Head
+from t2ipal.pack import curves
 from t2ipal.pack.autoencoder import to_signed
 from t2ipal.pack.export import averaged
 from t2ipal.pack.judge import JudgeTrainee
@@ -79,7 +80,20 @@ def contact_sheet(images: dict[str, list[Image.Image]], columns: int = 10) -> Im
 def measure(
     settings: SynthesisSettings, model: Path, train: Sequence[Path], val: Sequence[Path], directory: Path, output: Path
 ) -> None:
-    """Write the gates' figures to ``output`` and the judged images beside it; ``model`` is a text-only one."""
+    """Write the gates' figures to ``output``, the judged images and the curves of training beside it.
+
+    Args:
+        settings: of the synthesis stage, with the model to judge.
+        model: a directory with a text-only model.
+        train: Parquet parts of features of real training scenes.
+        val: those of validation scenes.
+        directory: of the pack's training.
+        output: the JSON file to write, last.
+
+    Raises:
+        UserError: a part of the pack has not been trained.
+    """
+    curves.draw(directory, output.with_name("curves.png"))
     head, held_out = Head.load(model), store.read(val)
     names = list(head.labels)
     text_only = mean_average_precision(
