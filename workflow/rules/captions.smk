@@ -12,5 +12,7 @@ rule captions:
         runtime=60,
     params:
         settings=settings("captions"),
+    message:
+        "captions of {wildcards.run}"
     shell:
         "t2ipal captions --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"

@@ -20,6 +20,8 @@ rule evaluation:
         settings=settings("evaluation"),
         fingerprint=lambda wildcards: unit("evaluation", wildcards).fingerprint,
         model=lambda wildcards: LAYOUT.directory(upstream(unit("evaluation", wildcards), "training")),
+    message:
+        "evaluation of {wildcards.run}"
     shell:
         "t2ipal evaluation --settings {params.settings:q} --model {params.model:q}"
         " --fingerprint {params.fingerprint} --output {output.metrics:q} {input.features:q} > {log:q} 2>&1"

@@ -21,6 +21,8 @@ rule features_captions:
         device=CONFIG.features.device,
     params:
         settings=settings("features"),
+    message:
+        "features of {wildcards.run}, part {wildcards.part}"
     shell:
         "t2ipal features --settings {params.settings:q} --captions {input.captions:q} --part {wildcards.part}"
         " --device {resources.device:q} --output {output:q} > {log:q} 2>&1"
@@ -49,6 +51,8 @@ rule features_synthetic:
         device=CONFIG.features.device,
     params:
         settings=settings("features"),
+    message:
+        "features of {wildcards.run}, part {wildcards.part}"
     shell:
         "t2ipal features --settings {params.settings:q} --shard-file {input.shard:q} --part {wildcards.part}"
         " --device {resources.device:q} --output {output:q} > {log:q} 2>&1"
@@ -74,6 +78,8 @@ rule features_images:
         device=CONFIG.features.device,
     params:
         settings=settings("features"),
+    message:
+        "features of {wildcards.run}, part {wildcards.part}"
     shell:
         "t2ipal features --settings {params.settings:q} --part {wildcards.part}"
         " --device {resources.device:q} --output {output:q} > {log:q} 2>&1"

@@ -15,6 +15,8 @@ PACK_STEPS = {
 rule pack:
     input:
         f"{PACK}/export.json",
+    message:
+        "the pack is trained and exported"
 
 
 rule pack_step:
@@ -39,6 +41,8 @@ rule pack_step:
         settings=lambda wildcards: canonical_json(
             {key: getattr(CONFIG.pack, key) for key in PACK_STEPS[wildcards.step][1]}
         ),
+    message:
+        "pack: {wildcards.step}"
     shell:
         "t2ipal pack train {wildcards.step} --settings {params.settings:q}"
         " --minutes {resources.minutes} --output {output:q} > {log:q} 2>&1"
@@ -69,6 +73,8 @@ rule pack_gates:
         train=lambda wildcards, input: [word for path in input.train for word in ("--train", path)],
         val=lambda wildcards, input: [word for path in input.val for word in ("--val", path)],
         directory=lambda wildcards, input: os.path.dirname(input.judge),
+    message:
+        "pack: gates"
     shell:
         "t2ipal pack gates --settings {params.settings:q} --model {params.model:q} {params.train:q} {params.val:q}"
         " --directory {params.directory:q} --output {output.figures:q} > {log:q} 2>&1"

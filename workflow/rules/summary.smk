@@ -14,6 +14,8 @@ rule summary:
         "../../envs/t2ipal.yaml"
     params:
         config=canonical_json(CONFIG.model_dump(mode="json")),
+    message:
+        "summary of all results"
     shell:
         "t2ipal summary --config-json {params.config:q} --output {output.records:q} > {log:q} 2>&1"
 
@@ -32,5 +34,7 @@ rule report:
         "../../envs/t2ipal.yaml"
     params:
         config=canonical_json(CONFIG.model_dump(mode="json")),
+    message:
+        "report of all results"
     shell:
         "t2ipal report --config-json {params.config:q} --output {output:q} > {log:q} 2>&1"

@@ -22,6 +22,8 @@ rule synthesis:
         device=CONFIG.synthesis.device,
     params:
         settings=settings("synthesis"),
+    message:
+        "images of {wildcards.run}, shard {wildcards.shard}"
     shell:
         "t2ipal synthesis --settings {params.settings:q} --captions {input.captions:q} --shard {wildcards.shard}"
         " --device {resources.device:q} --output {output.shard:q} > {log:q} 2>&1"

@@ -19,6 +19,8 @@ rule training:
         device=CONFIG.features.device,
     params:
         settings=settings("training"),
+    message:
+        "training of {wildcards.run}"
     shell:
         "t2ipal training --settings {params.settings:q} --device {resources.device:q}"
         " --output {output.manifest:q} {input:q} > {log:q} 2>&1"
