@@ -15,7 +15,7 @@ from t2ipal.io import atomic_path, write_json
 from t2ipal.openmoji.drawings import class_names
 from t2ipal.openmoji.scenes import WEB_STYLE, Pixels, hue_rotation, render, sample_scene
 from t2ipal.pack.sittings import Trainee
-from t2ipal.pack.texts import alt_text
+from t2ipal.pack.texts import alt_text, chatter
 from t2ipal.pack.tokenizer import CONTEXT_LENGTH
 
 IMAGE_SIZE = 96
@@ -134,7 +134,7 @@ class ClipTrainee(Trainee):
         """See the class."""
         scenes = [sample_scene(rng, "train", WEB_STYLE) for _ in range(self.batch)]
         images = augment([render(scene) for scene in scenes], rng)
-        texts = self.tokens(misplace([alt_text(rng, scene) for scene in scenes], rng))
+        texts = self.tokens(misplace([chatter(rng, alt_text(rng, scene)) for scene in scenes], rng))
         image = self.module.encode_image(images, normalize=True)
         text = self.module.encode_text(texts, normalize=True)
         with torch.no_grad():

@@ -47,7 +47,7 @@ COMPANY = {
     "horse": ("man", "cow"), "motorbike": ("man", "car"), "person": ("dog", "bike"), "pottedplant": ("chair", "tv"),
     "sheep": ("cow", "dog"), "sofa": ("tv", "chair"), "train": ("bus", "people"), "tvmonitor": ("sofa", "table"),
 }  # fmt: skip
-VAGUE, KIND_ONLY, SECOND, THIRD, UNSEEN = 0.12, 0.08, 0.3, 0.2, 0.2
+VAGUE, KIND_ONLY, SECOND, THIRD, UNSEEN, CHATTER = 0.12, 0.08, 0.3, 0.2, 0.2, 0.5
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 _ONE = (
     "{0}", "a {0}", "the {0}", "my {0}", "{0} photo", "photo: {0}", "image of a {0}", "{0} picture",
@@ -70,6 +70,21 @@ _DENSE = (
     "a scene with {list} {place}", "an illustration of {list}", "{list} can be seen {place}",
     "this shows {list} {place}", "a photograph showing {list} {place}", "{list} stand {place}",
 )  # fmt: skip
+
+_CHATTER = """
+about above after again all almost also always amazing and another any around as at away back beautiful because before
+behind below best better between big both bright but buy by called came can caught clear clearly close closely collection
+colour come contains could day detail did discover does done down each early easy edition else end enjoy even ever every
+everyday example favourite feature featuring few film find first for found frame free from full fun get give go going gone
+good got great had hand has have he hello help her here high him his home how i idea if in inspired is it its just keep
+kind know last left less let life like little long look looking lots love made main make many may maybe me meet moment more
+morning most much must nearby never new next nice no not nothing notice now of off often old on once one online only open
+or original other our out over own part perfect place please plenty popular quality quick quiet quite ready real really
+right same scene see seen set several she shop shot show shows side sight simple size small snapshot so some something
+soon special spot standing stands still stock story style subject such take taken than that the their them then there
+these they thing this those three time to today together too top true two under unique until up us used very view visit
+was way we well were what when where which while who why will with within without wonderful world would year yes yet you
+""".split()
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -116,6 +131,14 @@ def alt_text(rng: np.random.Generator, scene: Scene) -> str:
     names = _mentions(rng, ranked)
     frames = (_ONE, _TWO, _THREE)[len(names) - 1]
     return _tidy(_pick(rng, frames).format(*names, place=place))
+
+
+def chatter(rng: np.random.Generator, text: str) -> str:
+    """The text among words that say nothing of the picture, and with punctuation, as half of the web's texts are."""
+    if rng.random() < CHATTER:
+        before, after = (" ".join(rng.choice(_CHATTER, rng.integers(0, 5))) for _ in range(2))
+        text = f"{before}{_pick(rng, (' ', ' ', ': ', ', '))}{text}{_pick(rng, (' ', ' ', ', ', '. '))}{after}"
+    return _tidy(text) + _pick(rng, ("", "", "", ".", ".", "!", "..."))
 
 
 def dense_caption(rng: np.random.Generator, scene: Scene) -> str:
