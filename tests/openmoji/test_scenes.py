@@ -34,7 +34,14 @@ def test_every_class_has_drawings_in_every_split_and_borrowed_ones_are_marked() 
 
 
 def test_every_drawing_is_installed() -> None:
-    sprites.check([*(d for s in SPLITS for group in class_drawings(s).values() for d in group), *web_drawings(), *distractors("val"), *distractors("test")])
+    sprites.check(
+        [
+            *(d for s in SPLITS for group in class_drawings(s).values() for d in group),
+            *web_drawings(),
+            *distractors("val"),
+            *distractors("test"),
+        ]
+    )
     with pytest.raises(sprites.MissingDrawingError, match="FFFFF"):
         sprites.check([Drawing("FFFFF", (), ())])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from t2ipal.openmoji.scenes import SIMPLE_STYLE, sample_scene
-from t2ipal.pack.texts import alt_text, dense_caption, object_name
+from t2ipal.pack.texts import alt_text, chatter, dense_caption, object_name
 
 
 def test_dense_captions_name_every_object() -> None:
@@ -37,3 +37,13 @@ def test_names_follow_their_frequency_and_flattening_lifts_the_rare() -> None:
         object_name(np.random.default_rng(i), drawing, flatten) == "tv monitor" for i in range(800)
     )
     assert count(1.0) < 25 < count(0.5)
+
+
+def test_chatter_surrounds_half_of_the_texts_and_names_no_class() -> None:
+    from t2ipal.labels import LabelSet
+
+    rng, labels = np.random.default_rng(0), LabelSet.load("voc2007")
+    texts = [chatter(rng, "a dog") for _ in range(400)]
+    assert all("a dog" in text and labels.labels(text) == ("dog",) for text in texts)
+    assert 0.35 < np.mean([len(text.split()) > 2 for text in texts]) < 0.55
+    assert 0.3 < np.mean([text.endswith((".", "!")) for text in texts]) < 0.8

@@ -71,20 +71,22 @@ _DENSE = (
     "this shows {list} {place}", "a photograph showing {list} {place}", "{list} stand {place}",
 )  # fmt: skip
 
-_CHATTER = """
-about above after again all almost also always amazing and another any around as at away back beautiful because before
-behind below best better between big both bright but buy by called came can caught clear clearly close closely collection
-colour come contains could day detail did discover does done down each early easy edition else end enjoy even ever every
-everyday example favourite feature featuring few film find first for found frame free from full fun get give go going gone
-good got great had hand has have he hello help her here high him his home how i idea if in inspired is it its just keep
-kind know last left less let life like little long look looking lots love made main make many may maybe me meet moment more
-morning most much must nearby never new next nice no not nothing notice now of off often old on once one online only open
-or original other our out over own part perfect place please plenty popular quality quick quiet quite ready real really
-right same scene see seen set several she shop shot show shows side sight simple size small snapshot so some something
-soon special spot standing stands still stock story style subject such take taken than that the their them then there
-these they thing this those three time to today together too top true two under unique until up us used very view visit
-was way we well were what when where which while who why will with within without wonderful world would year yes yet you
-""".split()
+_WORDS = """
+about above after again all almost also always amazing and another any around as at away back beautiful because
+before behind below best better between big both bright but buy by called came can caught clear clearly close
+closely collection colour come contains could day detail did discover does done down each early easy edition else
+end enjoy even ever every everyday example favourite feature featuring few film find first for found frame free from
+full fun get give go going gone good got great had hand has have he hello help her here high him his home how i idea
+if in inspired is it its just keep kind know last left less let life like little long look looking lots love made
+main make many may maybe me meet moment more morning most much must nearby never new next nice no not nothing notice
+now of off often old on once one online only open or original other our out over own part perfect place please
+plenty popular quality quick quiet quite ready real really right same scene see seen set several she shop shot show
+shows side sight simple size small snapshot so some something soon special spot standing stands still stock story
+style subject such take taken than that the their them then there these they thing this those three time to today
+together too top true two under unique until up us used very view visit was way we well were what when where which
+while who why will with within without wonderful world would year yes yet you
+"""
+_CHATTER = tuple(_WORDS.split())
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
