@@ -147,10 +147,10 @@ class PackSettings(Strict):
 
     directory: str = Field("results/pack", min_length=1, description="Training states, logs and curves of the pack.")
     models: str = Field("src/t2ipal/pack/models", min_length=1, description="Where the finished models are put.")
-    clip_samples: int = Field(280_000, ge=1, description="Scenes that CLIP is trained on.")
+    clip_samples: int = Field(900_000, ge=1, description="Scenes that CLIP is trained on.")
     autoencoder_samples: int = Field(80_000, ge=1, description="Crops that the autoencoder is trained on.")
-    latents: int = Field(60_000, ge=1, description="Scenes whose latents the generator is trained on.")
-    generator_samples: int = Field(2_000_000, ge=1, description="Samples that the generator is trained on.")
+    latents: int = Field(50_000, ge=1, description="Scenes whose latents the generator is trained on.")
+    generator_samples: int = Field(370_000, ge=1, description="Samples that the generator is trained on.")
     judge_samples: int = Field(60_000, ge=1, description="Scenes that the judge of the generator is trained on.")
     sitting_minutes: int = Field(
         150, ge=1, description="A training stops after this long; the next `snakemake pack` goes on from there."
