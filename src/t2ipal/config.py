@@ -87,7 +87,7 @@ class FeatureSettings(Strict):
 class PromptSettings(Strict):
     """The learnable contexts."""
 
-    length: int = Field(16, ge=1, le=64, description="Context tokens M (★).")
+    length: int = Field(4, ge=1, le=64, description="Context tokens M (★).")
     init_std: float = Field(0.02, gt=0, description="Standard deviation of their normal initialisation.")
     class_specific: bool = Field(False, description="One context per class instead of one for all (★).")
     template: str = Field("a photo of a {}.", description="Default prompt of the zero-shot methods.")
@@ -118,10 +118,10 @@ class AdapterSettings(Strict):
         (1.0, 3.0, 5.5, 10.0), min_length=1, description="Sharpness values searched on held-out synthetic images."
     )
     alphas: tuple[float, ...] = Field(
-        (0.0, 0.25, 0.5, 1.0, 2.0, 4.0), min_length=1, description="Weights of the adapter score searched likewise."
+        (0.25, 0.5), min_length=1, description="Weights of the adapter score searched likewise."
     )
     local_weights: tuple[float, ...] = Field(
-        (0.0, 0.5, 1.0, 2.0), min_length=1, description="Weights w_l of the local score searched likewise (w_g = 1)."
+        (1.0, 2.0), min_length=1, description="Weights w_l of the local score searched likewise (w_g = 1)."
     )
     learning_rate: float = Field(1e-3, gt=0, description="AdamW step for prototypes and keys.")
     epochs: int = Field(20, ge=0, description="Epochs of prototypes and keys.")
@@ -132,8 +132,8 @@ class TrainingSettings(Strict):
 
     epochs: int = Field(20, ge=1, description="Epochs (★ TaI-DPT: 20).")
     batch_size: int = Field(128, ge=1, description="Samples per step (★ TaI-DPT: 512).")
-    learning_rate: float = Field(0.02, gt=0, description="SGD step for the contexts (★ TaI-DPT: 1e-4).")
-    warmup_learning_rate: float = Field(1e-3, gt=0, description="Step during the warm-up epoch (★ TaI-DPT: 1e-5).")
+    learning_rate: float = Field(0.006, gt=0, description="SGD step for the contexts (★ TaI-DPT: 1e-4).")
+    warmup_learning_rate: float = Field(0.0002, gt=0, description="Step during the warm-up epoch (★ TaI-DPT: 1e-5).")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum.")
     weight_decay: float = Field(5e-4, ge=0, description="SGD weight decay.")
     margin: float = Field(1.0, gt=0, description="Margin of the pairwise hinge ranking loss.")
