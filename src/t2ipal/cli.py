@@ -160,7 +160,6 @@ def pack_train(
 def pack_gates(
     settings: Settings,
     model: Annotated[Path, typer.Option("--model", help="Directory of a text-only (tai-dpt) model.")],
-    train: Annotated[list[Path], typer.Option("--train", help="Features of real training scenes.")],
     val: Annotated[list[Path], typer.Option("--val", help="Features of validation scenes.")],
     directory: Annotated[Path, typer.Option("--directory", help="Directory of the pack's training.")],
     output: Output,
@@ -170,7 +169,7 @@ def pack_gates(
     from t2ipal.pack.gates import measure
 
     values = SynthesisSettings.model_validate(_mapping(settings, "--settings"))
-    measure(values, model, train, val, directory, output)
+    measure(values, model, val, directory, output)
 
 
 @config_app.command("show")

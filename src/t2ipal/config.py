@@ -28,7 +28,7 @@ class BenchmarkSettings(Strict):
     labels: str = Field("voc2007", description="Label set: name of a shipped one, or path of a YAML file.")
     test_images: int = Field(2000, ge=20, description="Test scenes (openmoji).")
     train_images: int = Field(
-        1200, ge=20, description="Real training scenes, used by the oracle row and by nothing else (openmoji)."
+        1600, ge=20, description="Real training scenes, used by the oracle row and by nothing else (openmoji)."
     )
     val_images: int = Field(
         1000,
@@ -41,7 +41,7 @@ class CaptionSettings(Strict):
     """Stage 1: captions with labels mined from their text."""
 
     source: Literal["template"] = Field("template", description="Where captions come from: template.")
-    total: int = Field(1200, ge=1, description="Captions per seed, spread evenly over the classes.")
+    total: int = Field(1600, ge=1, description="Captions per seed, spread evenly over the classes.")
     max_classes: int = Field(2, ge=1, le=5, description="Largest number of classes named in one caption.")
 
 
@@ -61,7 +61,7 @@ class SynthesisSettings(Strict):
     width: int = Field(64, ge=8, description="Image width in pixels.")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="Precision of the pipeline.")
     batch_size: int = Field(50, ge=1, description="Images denoised together.")
-    shard_size: int = Field(600, ge=1, description="Images per shard; a shard is the unit of caching and one job.")
+    shard_size: int = Field(800, ge=1, description="Images per shard; a shard is the unit of caching and one job.")
     redraws: int = Field(3, ge=0, description="Attempts to redraw a black, constant or NaN image.")
     image_format: Literal["png", "webp"] = Field("png", description="Encoding of the images in the shards (lossless).")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")

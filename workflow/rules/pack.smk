@@ -52,7 +52,6 @@ rule pack_gates:
     input:
         judge=f"{PACK}/judge.json",
         model=lambda wildcards: files(LAYOUT.training("tai-dpt", CONFIG.seeds[0])),
-        train=lambda wildcards: files(LAYOUT.features("train", CONFIG.seeds[0])),
         val=lambda wildcards: files(LAYOUT.features("val", CONFIG.seeds[0])),
     output:
         figures=ensure(f"{PACK}/gates.json", non_empty=True),
@@ -70,11 +69,10 @@ rule pack_gates:
     params:
         settings=canonical_json(CONFIG.synthesis.model_dump(mode="json")),
         model=lambda wildcards: LAYOUT.directory(LAYOUT.training("tai-dpt", CONFIG.seeds[0])),
-        train=lambda wildcards, input: [word for path in input.train for word in ("--train", path)],
         val=lambda wildcards, input: [word for path in input.val for word in ("--val", path)],
         directory=lambda wildcards, input: os.path.dirname(input.judge),
     message:
         "pack: gates"
     shell:
-        "t2ipal pack gates --settings {params.settings:q} --model {params.model:q} {params.train:q} {params.val:q}"
+        "t2ipal pack gates --settings {params.settings:q} --model {params.model:q} {params.val:q}"
         " --directory {params.directory:q} --output {output.figures:q} > {log:q} 2>&1"

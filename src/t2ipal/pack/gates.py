@@ -4,47 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from t2ipal.config import SynthesisSettings
+from t2ipal import benchmarks
+from t2ipal.config import BenchmarkSettings, SynthesisSettings
 from t2ipal.evaluation.metrics import mean_average_precision
+from t2ipal.features import backbone as backbones
 from t2ipal.features import store
-from t2ipal.io import atomic_path, write_json
+from t2ipal.features.backbone import Backbone
+from t2ipal.io import atomic_path, read_json, write_json
 from t2ipal.labels import LabelSet
-from t2ipal.learning.heads import Head
+from t2ipal.learning.heads import MODEL_FILE, Head
 from t2ipal.pack import curves
 from t2ipal.pack.autoencoder import to_signed
 from t2ipal.pack.export import averaged
 from t2ipal.pack.judge import JudgeTrainee
+from t2ipal.progress import Progress
 from t2ipal.synthesis import generator
 from t2ipal.synthesis.gate import to_bytes
 from t2ipal.synthesis.plan import image_seed
 
+Floats = NDArray[np.float32]
+
 IMAGES_PER_CLASS = 20
+PROBE_SCENES, BATCH = 16_000, 200
 PROBE_MARGIN = 0.10
 TOP1 = 0.70
 
 
-def _descriptor(features: store.Features) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """[N, 3 D]: global feature, mean and maximum of the local ones."""
-    return np.concatenate([features.global_, features.local.mean(1), features.local.max(1)], axis=1)
+def _descriptor(global_: Floats, local: Floats) -> Floats:
+    """[N, D] and [N, L, D] -> [N, 3 D]: global feature, mean and maximum of the local ones."""
+    return np.concatenate([global_, local.mean(1), local.max(1)], axis=1)
 
 
-def probe(train: store.Features, val: store.Features, names: Sequence[str]) -> float:
-    """mAP on ``val`` of one logistic regression per class on the real features of ``train``."""
-    targets, scores = train.targets(names), []
-    inputs, held_out = _descriptor(train), _descriptor(val)
-    for column in range(len(names)):
+def describe_scenes(backbone: Backbone, count: int, names: Sequence[str]) -> tuple[Floats, NDArray[np.int8]]:
+    """Descriptors [N, 3 D] and targets [N, C] of the benchmark's first ``count`` training scenes."""
+    split = benchmarks.load(BenchmarkSettings(train_images=count)).split("train")
+    described = []
+    with Progress("real scenes of the probe", count, "images") as progress:
+        for start in range(0, count, BATCH):
+            images = [split.image(index) for index in range(start, min(start + BATCH, count))]
+            global_, local, _ = backbone.encode_images(images)
+            described.append(_descriptor(global_.numpy(), local.numpy()))
+            progress.advance(len(images))
+    return np.concatenate(described), np.array([[name in shown for name in names] for shown in split.labels], np.int8)
+
+
+def probe(inputs: Floats, targets: NDArray[np.int8], held_out: Floats) -> Floats:
+    """Scores [M, C] of ``held_out`` [M, F]: one logistic regression per class, learned on [N, F] and [N, C]."""
+    scores = []
+    for column in targets.T:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500, class_weight="balanced"))
-        scores.append(model.fit(inputs, targets[:, column]).decision_function(held_out))
-    return float(mean_average_precision(np.stack(scores, axis=1), val.targets(names)))
+        scores.append(model.fit(inputs, column).decision_function(held_out))
+    return np.stack(scores, axis=1)
 
 
 def draw(settings: SynthesisSettings, labels: LabelSet) -> dict[str, list[Image.Image]]:
@@ -77,16 +96,13 @@ def contact_sheet(images: dict[str, list[Image.Image]], columns: int = 10) -> Im
     return Image.fromarray(np.concatenate(rows, axis=0))
 
 
-def measure(
-    settings: SynthesisSettings, model: Path, train: Sequence[Path], val: Sequence[Path], directory: Path, output: Path
-) -> None:
+def measure(settings: SynthesisSettings, model: Path, val: Sequence[Path], directory: Path, output: Path) -> None:
     """Write the gates' figures to ``output``, the judged images and the curves of training beside it.
 
     Args:
         settings: of the synthesis stage, with the model to judge.
-        model: a directory with a text-only model.
-        train: Parquet parts of features of real training scenes.
-        val: those of validation scenes.
+        model: a directory with a text-only model; the probe learns on features of its backbone.
+        val: Parquet parts of features of validation scenes.
         directory: of the pack's training.
         output: the JSON file to write, last.
 
@@ -96,10 +112,12 @@ def measure(
     curves.draw(directory, output.with_name("curves.png"))
     head, held_out = Head.load(model), store.read(val)
     names = list(head.labels)
-    text_only = mean_average_precision(
-        head.scores(held_out.global_, held_out.local, held_out.length).numpy(), held_out.targets(names)
-    )
-    probed = probe(store.read(train), held_out, names)
+    targets = held_out.targets(names)
+    text_only = mean_average_precision(head.scores(held_out.global_, held_out.local, held_out.length).numpy(), targets)
+    backbone = backbones.load(read_json(model / MODEL_FILE)["features"])
+    inputs = describe_scenes(backbone, PROBE_SCENES, names)
+    held_out_inputs = _descriptor(held_out.global_, held_out.local)
+    probed = mean_average_precision(probe(*inputs, held_out_inputs), targets)
     images = draw(settings, LabelSet.load("voc2007"))
     shares = top1(directory, images)
     mean = float(np.mean(list(shares.values())))
