@@ -1,16 +1,17 @@
 """What share of a run is start-up: Snakemake's own and that of every stage's process. `python bench/startup.py`
 
 Reads the benchmark files of a finished run (`snakemake --cores 2 eval_all` from an empty `results/`), then times in one
-go what each stage's process does before its work: the interpreter, the imports, the loading of the models. Start-up
-is measured in CPU seconds like the work of the jobs, so other load on the machine changes the ratio little.
+go what each stage's process does before its work (the interpreter, the imports, the loading of the models), two
+processes at a time as in the run. Wall seconds on both sides: Snakemake samples the CPU time of jobs and misses the
+ends.
 """
 
 from __future__ import annotations
 
 import csv
-import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from t2ipal.config import Config, load
@@ -27,15 +28,16 @@ STAGES = {
 }
 
 
-def cpu_seconds(command: list[str]) -> float:
-    """CPU seconds of ``command`` and its children; the better of two runs, as the first one fills the disk's cache."""
-    taken = []
+def seconds(command: list[str]) -> float:
+    """Seconds that ``command`` takes when it runs twice at a time, as jobs on two cores do; the better of two tries."""
+    tries = []
     for _ in range(2):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(taken)
+        start = time.monotonic()
+        pair = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+        if any([process.wait() for process in pair]):
+            raise SystemExit(f"failed: {' '.join(command)}")
+        tries.append(time.monotonic() - start)
+    return min(tries)
 
 
 def jobs(results: Path, stage: str) -> list[dict[str, str]]:
@@ -52,22 +54,24 @@ def main() -> None:
         for name, section in (("features", config.features), ("synthesis", config.synthesis))
     }
     total_start, total_work, largest = 0.0, 0.0, []
-    print(f"{'stage':12s} {'jobs':>5s} {'CPU s':>8s} {'start-up each':>14s} {'share':>6s}")
+    print(f"{'stage':12s} {'jobs':>5s} {'seconds':>8s} {'start-up each':>14s} {'share':>6s}")
     for stage, code in STAGES.items():
         records = jobs(Path(config.results), stage)
         if not records:
             continue
         program = f"import sys; import t2ipal.cli; {code.format(**values)}"
-        each = cpu_seconds([sys.executable, "-c", program])
-        used = sum(float(row["cpu_time"]) for row in records)
+        each = seconds([sys.executable, "-c", program])
+        used = sum(float(row["s"]) for row in records)
         largest += [float(row["max_rss"]) for row in records]
         total_start, total_work = total_start + each * len(records), total_work + used
         print(f"{stage:12s} {len(records):5d} {used:8.1f} {each:14.2f} {each * len(records) / max(used, each):6.0%}")
-    snakemake = cpu_seconds([sys.executable, "-m", "snakemake", "--cores", "1", "-n", "eval_all"])
+    snakemake = seconds([sys.executable, "-m", "snakemake", "--cores", "1", "-n", "eval_all"])
     share = (total_start + snakemake) / (total_work + snakemake)
-    print(f"Snakemake's own start-up {snakemake:.1f} CPU s")
+    print(f"Snakemake's own start-up {snakemake:.1f} s")
     memory = sum(sorted(largest)[-2:])
-    print(f"start-up is {share:.0%} of {total_work + snakemake:.0f} CPU s; the largest two jobs use {memory:.0f} MB")
+    print(
+        f"start-up is {share:.0%} of {total_work + snakemake:.0f} job seconds; the largest two jobs use {memory:.0f} MB"
+    )
 
 
 if __name__ == "__main__":
