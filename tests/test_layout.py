@@ -114,4 +114,5 @@ def test_a_missing_model_directory_gives_a_sentence(models, tmp_path: Path):
 @pytest.mark.parametrize(("replicas", "size", "shards"), [(1, 50, 24), (2, 50, 48), (1, 1150, 2), (1, 1200, 1)])
 def test_the_number_of_shards_follows_from_the_configuration(models, replicas, size, shards):
     synthesis = {"images_per_caption": replicas, "shard_size": size, "batch_size": 50}
-    assert Layout(_config(models, synthesis=synthesis)).shards() == shards
+    config = _config(models, captions={"total": 1200}, synthesis=synthesis)
+    assert Layout(config).shards() == shards

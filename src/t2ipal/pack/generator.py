@@ -17,7 +17,7 @@ from t2ipal.io import atomic_path
 from t2ipal.openmoji.scenes import SIMPLE_STYLE, Scene, render, sample_scene
 from t2ipal.pack.autoencoder import LATENT_CHANNELS, to_signed
 from t2ipal.pack.sittings import Trainee
-from t2ipal.pack.texts import dense_caption
+from t2ipal.pack.texts import chatter, dense_caption
 from t2ipal.pack.tokenizer import CONTEXT_LENGTH
 
 TRAIN_TIMESTEPS = 1000
@@ -58,6 +58,10 @@ def encode_scenes(autoencoder: Any, count: int, path: Path, batch: int = 250) ->
             images = to_signed([render(training_scene(i)) for i in range(start, min(start + batch, count))])
             latents = autoencoder.encode(images).latent_dist.mode()
             handle.write(latents.half().contiguous().numpy().tobytes())
+
+
+def _caption(rng: np.random.Generator, index: int) -> str:
+    return chatter(rng, dense_caption(rng, training_scene(index)))
 
 
 class TextToImage(nn.Module):
@@ -105,7 +109,7 @@ class GeneratorTrainee(Trainee):
     def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         """See the class."""
         chosen = rng.integers(len(self.latents), size=self.batch)
-        texts = ["" if rng.random() < UNCONDITIONAL else dense_caption(rng, training_scene(int(i))) for i in chosen]
+        texts = ["" if rng.random() < UNCONDITIONAL else _caption(rng, int(index)) for index in chosen]
         clean = torch.from_numpy(self.latents[chosen].astype(np.float32)) * self.scale
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         time = torch.from_numpy(1 / (1 + np.exp(-rng.standard_normal(self.batch, dtype=np.float32))))
