@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from t2ipal import benchmarks
+from t2ipal.captions.templates import write
 from t2ipal.config import BenchmarkSettings, SynthesisSettings
 from t2ipal.evaluation.metrics import mean_average_precision
 from t2ipal.features import backbone as backbones
@@ -66,14 +67,26 @@ def probe(inputs: Floats, targets: NDArray[np.int8], held_out: Floats) -> Floats
     return np.stack(scores, axis=1)
 
 
-def draw(settings: SynthesisSettings, labels: LabelSet) -> dict[str, list[Image.Image]]:
-    """Images of ``a photo of a <class>`` for every class, drawn as the synthesis stage draws them."""
+def named(labels: LabelSet) -> dict[str, list[str]]:
+    """Prompts of the gate: ``a photo of a <class>``."""
+    return {name: [f"a photo of a {labels.prompt_name(name)}"] * IMAGES_PER_CLASS for name in labels.names}
+
+
+def captioned(labels: LabelSet) -> dict[str, list[str]]:
+    """Sentences of the caption stage that name one class, by synonyms too."""
+    prompts: dict[str, list[str]] = {name: [] for name in labels.names}
+    for caption in write(labels, IMAGES_PER_CLASS * len(labels.names), 1, seed=0):
+        prompts[caption.requested[0]].append(caption.text)
+    return prompts
+
+
+def draw(settings: SynthesisSettings, prompts: dict[str, list[str]]) -> dict[str, list[Image.Image]]:
+    """Images of the prompts of every class, drawn as the synthesis stage draws them."""
     model = generator.load(settings.model_dump(mode="json"), "cpu")
     images = {}
-    for name in labels.names:
-        seeds = [image_seed(f"gate-{name}", replica, 0, 0) for replica in range(IMAGES_PER_CLASS)]
-        drawn = model.draw([f"a photo of a {labels.prompt_name(name)}"] * IMAGES_PER_CLASS, seeds)
-        images[name] = [Image.fromarray(to_bytes(image)) for image in drawn]
+    for name, texts in prompts.items():
+        seeds = [image_seed(f"gate-{name}", replica, 0, 0) for replica in range(len(texts))]
+        images[name] = [Image.fromarray(to_bytes(image)) for image in model.draw(texts, seeds)]
     return images
 
 
@@ -118,8 +131,9 @@ def measure(settings: SynthesisSettings, model: Path, val: Sequence[Path], direc
     inputs = describe_scenes(backbone, PROBE_SCENES, names)
     held_out_inputs = _descriptor(held_out.global_, held_out.local)
     probed = mean_average_precision(probe(*inputs, held_out_inputs), targets)
-    images = draw(settings, LabelSet.load("voc2007"))
-    shares = top1(directory, images)
+    labels = LabelSet.load("voc2007")
+    images = draw(settings, named(labels))
+    shares, presence = top1(directory, images), top1(directory, draw(settings, captioned(labels)))
     mean = float(np.mean(list(shares.values())))
     with atomic_path(output.with_suffix(".png")) as partial:
         contact_sheet(images).save(partial, "PNG")
@@ -132,5 +146,7 @@ def measure(settings: SynthesisSettings, model: Path, val: Sequence[Path], direc
             "generated_top1": round(mean, 4),
             "generated_top1_per_class": {name: round(share, 3) for name, share in shares.items()},
             "generated_gate": bool(mean >= TOP1),
+            "captioned_top1": round(float(np.mean(list(presence.values()))), 4),
+            "captioned_top1_per_class": {name: round(share, 3) for name, share in presence.items()},
         },
     )
