@@ -1,0 +1,133 @@
+"""Finding the phrases of a label set in texts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from t2ipal.errors import UserError
+from t2ipal.labels.phrases import WILDCARD, Entry, Pattern
+from t2ipal.labels.tokens import Tokens, spans, tokenise
+
+
+class Match(NamedTuple):
+    """A mention of a class: ``phrase`` is ``text[start:end]`` as written."""
+
+    label: str
+    start: int
+    end: int
+    phrase: str
+
+
+class Finding(NamedTuple):
+    """A phrase that was found: ``text[start:end]``, by ``entry``; an exclusion if that has no label."""
+
+    start: int
+    end: int
+    phrase: str
+    entry: Entry
+
+
+class _Shape(NamedTuple):
+    """Patterns of equal build that start with the same word: how many words before, until the end of what follows,
+    and of the phrase itself; which are wildcards; and the entries by all their words."""
+
+    before: int
+    stop: int
+    size: int
+    wildcards: tuple[int, ...]
+    entries: dict[Tokens, Entry]
+
+
+class Miner:
+    """A table of phrases, and the search in it: at each word the longest phrase wins.
+
+    The words of a context count for the length, but are not used up. Of equally long patterns one without wildcards
+    wins, then the one with more words of its own.
+    """
+
+    def __init__(self, stated: Iterable[Entry], derived: Iterable[Entry], origin: str) -> None:
+        """What is stated goes before what is derived: a class "glasses" keeps its name beside a class "glass".
+
+        Raises:
+            UserError: a phrase means two things; names both places.
+        """
+        table = _table(stated, {}, origin)
+        table |= _table(derived, table, origin)
+        self.entries = tuple(table.values())
+        self._shapes = _by_first_word(self.entries)
+
+    def labels(self, text: str) -> set[str]:
+        """The classes that ``text`` mentions."""
+        return {entry.label for _, _, entry in self._search(tokenise(text)) if entry.label is not None}
+
+    def findings(self, text: str) -> list[Finding]:
+        """Every phrase in ``text``, exclusions too, in order of appearance."""
+        found = self._search(tokenise(text))
+        if not found:
+            return []
+        places = spans(text)
+        return [
+            Finding(start := places[first][0], end := places[last][1], text[start:end], entry)
+            for first, last, entry in found
+        ]
+
+    def _search(self, words: Sequence[str]) -> list[tuple[int, int, Entry]]:
+        """First and last word of each phrase, and its entry."""
+        shapes_of, found, free = self._shapes, [], 0
+        for index, word in enumerate(words):
+            if word not in shapes_of or index < free:
+                continue
+            for before, stop, size, wildcards, entries in shapes_of[word]:
+                start = index - before
+                if start < 0:
+                    continue
+                key = tuple(words[start : index + stop])
+                entry = entries.get(_masked(key, wildcards) if wildcards else key)
+                if entry is not None:
+                    free = index + size
+                    found.append((index, free - 1, entry))
+                    break
+        return found
+
+
+def _masked(key: Tokens, wildcards: tuple[int, ...]) -> Tokens:
+    """The words with wildcards in their places; without words where punctuation or nothing stands."""
+    if len(key) <= wildcards[-1] or not all(key[place][0].isalnum() for place in wildcards):
+        return ()
+    return tuple(WILDCARD if place in wildcards else word for place, word in enumerate(key))
+
+
+def _by_first_word(entries: Iterable[Entry]) -> dict[str, tuple[_Shape, ...]]:
+    found: dict[str, dict[tuple[int, ...], _Shape]] = defaultdict(dict)
+    for entry in entries:
+        before, words, after = entry.pattern.before, entry.pattern.words, entry.pattern.after
+        key = before + words + after
+        wildcards = tuple(place for place, word in enumerate(key) if word == WILDCARD)
+        shape = _Shape(len(before), len(words) + len(after), len(words), wildcards, {})
+        found[words[0]].setdefault(shape[:3] + wildcards, shape).entries[key] = entry
+    return {word: tuple(sorted(shapes.values(), key=_precedence)) for word, shapes in found.items()}
+
+
+def _precedence(shape: _Shape) -> tuple[int, ...]:
+    return -shape.before - shape.stop, len(shape.wildcards), -shape.size, shape.before, *shape.wildcards
+
+
+def _table(entries: Iterable[Entry], before: dict[Pattern, Entry], origin: str) -> dict[Pattern, Entry]:
+    """Entries by pattern, without those that are in ``before``."""
+    table: dict[Pattern, Entry] = {}
+    for entry in entries:
+        if entry.pattern in before or not entry.pattern.words:
+            continue
+        first = table.setdefault(entry.pattern, entry)
+        if first.label != entry.label:
+            raise UserError(
+                f"label set {origin}: '{entry.phrase}' stands in {_place(first)} and in {_place(entry)}; "
+                f"keep it in one of them"
+            )
+    return table
+
+
+def _place(entry: Entry) -> str:
+    return f"{entry.place} ({entry.derivation})" if entry.derivation else entry.place

@@ -1,0 +1,144 @@
+"""The phrases of a label set: those that its file states, and those that are derived from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import NamedTuple
+
+from t2ipal.errors import UserError
+from t2ipal.labels import plurals, variants
+from t2ipal.labels.files import LabelFile, Words
+from t2ipal.labels.tokens import TOKEN, Tokens, fold, normalise
+
+WILDCARD = "*"
+MOST_PHRASES = 5000
+
+_PATTERN = re.compile(r"(?:\(([^()]+)\) *)?([^()*]+?)(?: *\(([^()]+)\))?")
+_LIST = re.compile(r"<([^<>]+)>")
+_CONTEXT = re.compile(rf"\*|{TOKEN.pattern}", re.IGNORECASE)
+
+
+class Pattern(NamedTuple):
+    """Words to match, and words (``*``: any) that must stand right before and after and are not used up."""
+
+    before: Tokens
+    words: Tokens
+    after: Tokens
+
+
+class Entry(NamedTuple):
+    """A phrase, its pattern, and where it comes from.
+
+    ``owner`` is the class under which the phrase stands, ``label`` the class it means (None: an exclusion), ``place``
+    the key of the file, and ``derivation`` how it was derived from a stated phrase (empty: it is stated).
+    """
+
+    phrase: str
+    pattern: Pattern
+    owner: str
+    label: str | None
+    place: str
+    derivation: str = ""
+
+
+def stated(file: LabelFile, origin: str) -> Iterator[Entry]:
+    """All phrases that the file states, lists spelt out.
+
+    Raises:
+        UserError: a phrase holds no word, a list that there is not, or a context where none can be.
+    """
+    for name, words in file.classes.items():
+        place = f"classes.{name}"
+        yield _plain(name, name, name, place, origin)
+        if words.prompt is not None:
+            yield _plain(words.prompt, name, name, f"{place}.prompt", origin)
+        elif "_" in name:
+            yield _plain(name.replace("_", " "), name, name, place, origin)
+        for phrase in words.synonyms:
+            yield _plain(phrase, name, name, f"{place}.synonyms", origin)
+        for key, phrases, label in (("kinds", words.kinds, name), ("exclusions", words.exclusions, None)):
+            for phrase in phrases:
+                for spelt in _spell_out(phrase, file.lists, f"{place}.{key}", origin):
+                    yield Entry(spelt, _parse(spelt, f"{place}.{key}", origin), name, label, f"{place}.{key}")
+
+
+def derived(entry: Entry, words: Words) -> Iterator[Entry]:
+    """The variants and plurals of a stated phrase; of a class name that is plural, its singular as well.
+
+    Of a phrase with a context nothing is derived: "orange (shirt)" says nothing of oranges.
+    """
+    if entry.pattern.before or entry.pattern.after:
+        return
+    forms = [entry]
+    single = plurals.singular(entry.phrase) if entry.place == f"classes.{entry.owner}" else None
+    if single is not None and entry.phrase not in words.plurals:
+        forms.append(_derive(entry, single, "singular"))
+    forms += [found for form in forms for found in _variants(form, words)]
+    yield from forms[1:]
+    for form in forms:
+        for phrase in _plurals(form.phrase, words):
+            yield _derive(form, phrase, "plural")
+
+
+def _variants(entry: Entry, words: Words) -> Iterator[Entry]:
+    if entry.phrase in words.variants:
+        yield from (_derive(entry, phrase, "variant") for phrase in words.variants[entry.phrase])
+        return
+    for phrase, how in variants.variants(entry.phrase, joined=entry.label is not None):
+        yield _derive(entry, phrase, how)
+
+
+def _plurals(phrase: str, words: Words) -> tuple[str, ...]:
+    head, separator, last = phrase.rpartition(" ")
+    if phrase in words.plurals:
+        return tuple(words.plurals[phrase])
+    if last in words.plurals:
+        return tuple(f"{head}{separator}{form}" for form in words.plurals[last])
+    return plurals.plurals(phrase)
+
+
+def _derive(entry: Entry, phrase: str, how: str) -> Entry:
+    pattern = Pattern((), normalise(phrase), ())
+    return entry._replace(phrase=phrase, pattern=pattern, derivation=f"{how} of '{entry.phrase}'")
+
+
+def _plain(phrase: str, owner: str, label: str | None, place: str, origin: str) -> Entry:
+    return Entry(phrase, Pattern((), _words(phrase, phrase, place, origin), ()), owner, label, place)
+
+
+def _words(text: str, phrase: str, place: str, origin: str) -> Tokens:
+    words = normalise(text)
+    if not words:
+        raise UserError(f"label set {origin}: '{phrase}' in {place} holds no word")
+    return words
+
+
+def _parse(phrase: str, place: str, origin: str) -> Pattern:
+    parts = _PATTERN.fullmatch(phrase)
+    if parts is None:
+        raise UserError(
+            f"label set {origin}: '{phrase}' in {place}: write words that must stand beside it in one pair of "
+            f"parentheses before it or after it, and * for any word only in there"
+        )
+    before, words, after = parts.groups(default="")
+    return Pattern(_context(before), _words(words, phrase, place, origin), _context(after))
+
+
+def _context(text: str) -> Tokens:
+    return tuple(fold(found.group()) for found in _CONTEXT.finditer(text))
+
+
+def _spell_out(phrase: str, lists: Mapping[str, list[str]], place: str, origin: str) -> Iterator[str]:
+    parts = _LIST.split(phrase)
+    for name in parts[1::2]:
+        if name not in lists:
+            raise UserError(f"label set {origin}: '{phrase}' in {place}: there is no list '{name}' under 'lists'")
+    choices = [lists[part] if index % 2 else [part] for index, part in enumerate(parts)]
+    total = 1
+    for choice in choices:
+        total *= len(choice)
+    if total > MOST_PHRASES:
+        raise UserError(f"label set {origin}: '{phrase}' in {place} stands for {total} phrases, at most {MOST_PHRASES}")
+    yield from ("".join(chosen) for chosen in product(*choices))
