@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from t2ipal.synthesis.gate import FloatImage, draw_batch, fault, to_bytes
+from t2ipal.synthesis.gate import FloatImage, Gate, draw_batch, fault, to_bytes
 from t2ipal.synthesis.plan import Caption, Sample
 
 BASE_SEED = 4
@@ -92,3 +92,19 @@ def test_without_redraws_the_first_fault_fails() -> None:
     drawn = draw_batch(model, SAMPLES, BASE_SEED, redraws=0)
     assert [item.failed for item in drawn] == [False, False, True]
     assert len(model.calls) == 1
+
+
+def test_what_the_safety_checker_blanked_is_a_fault_of_its_own() -> None:
+    assert fault(flat(0, 0, 0), blanked=True) == "blanked"
+    assert fault(picture(0), blanked=True) == "blanked"
+    assert fault(with_nan(), blanked=True) == "nan"
+
+
+def test_a_blanked_image_is_drawn_again_and_counted() -> None:
+    gate = Gate(SAMPLES, BASE_SEED, redraws=1)
+    gate.judge([picture(0), flat(0, 0, 0), picture(1)], [False, True, False])
+    assert gate.request() == (["text 1"], [SAMPLES[1].seed(1, BASE_SEED)])
+    gate.judge([flat(0, 0, 0)], [True])
+    assert not gate.pending
+    assert [item.faults for item in gate.drawn()] == [(), ("blanked", "blanked"), ()]
+    assert [item.failed for item in gate.drawn()] == [False, True, False]
