@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from t2ipal.errors import UserError
+from t2ipal.settings import SynthesisSettings
 from t2ipal.synthesis.generator import Generator, load
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -21,17 +22,9 @@ def generator(pipeline_dir: Path) -> Generator:
     return load(base_settings(pipeline_dir), "cpu")
 
 
-def base_settings(directory: Path) -> dict[str, Any]:
-    return {
-        "model": f"local-dir:{directory}",
-        "revision": None,
-        "steps": 2,
-        "guidance": 3.0,
-        "negative_prompt": "",
-        "height": 16,
-        "width": 16,
-        "dtype": "float32",
-    }
+def base_settings(directory: Path, **changes: Any) -> dict[str, Any]:
+    chosen = {"model": f"local-dir:{directory}", "steps": 2, "height": 16, "width": 16, **changes}
+    return SynthesisSettings(**chosen).model_dump(mode="json", exclude={"device"})
 
 
 def test_random_weights_load_from_a_local_directory_and_draw(generator: Generator) -> None:

@@ -21,11 +21,9 @@ ByteImage = np.ndarray[Any, np.dtype[np.uint8]]
 Draw = Callable[[list[str], list[int]], Sequence[FloatImage]]
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """The image that was kept, the attempt that gave it, and what was wrong with each attempt that was not good."""
+class Tried:
+    """The attempt that gave an image, and what was wrong with each attempt that was not good."""
 
-    image: ByteImage
     attempt: int
     faults: tuple[Fault, ...]
 
@@ -33,6 +31,15 @@ class Drawn:
     def failed(self) -> bool:
         """True when the last attempt was no good either."""
         return len(self.faults) > self.attempt
+
+
+@dataclass(frozen=True)
+class Drawn(Tried):
+    """The image that was kept."""
+
+    image: ByteImage
+    attempt: int
+    faults: tuple[Fault, ...]
 
 
 def fault(image: FloatImage, blanked: bool = False) -> Fault | None:

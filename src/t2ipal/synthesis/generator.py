@@ -1,30 +1,80 @@
-"""The text-to-image model: any ``diffusers`` text-to-image pipeline, from the hub or a local directory."""
+"""The text-to-image model of the synthesis stage: embeds prompts, denoises, decodes; batches that fit the memory."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from t2ipal.errors import UserError
-from t2ipal.identity import local_directory
-from t2ipal.io import read_json
-from t2ipal.preflight import PIPELINE_INDEX, check_model
+from t2ipal.synthesis.complaints import first_line
+from t2ipal.synthesis.families import Condition, Latents, Settings, family
 from t2ipal.synthesis.gate import FloatImage
+from t2ipal.synthesis.loading import open_pipeline
 from t2ipal.synthesis.notices import say
 
 _CALL_KEYS = ("prompt", "num_inference_steps", "guidance_scale", "height", "width", "generator", "output_type")
+_TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
+
+Part = TypeVar("Part")
+
+
+class Portions:
+    """Work on images in portions: what does not fit into the GPU's memory is halved, and stays so."""
+
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
+        self.limit: int | None = None
+
+    def run(self, work: Callable[[slice], Part], count: int) -> list[Part]:
+        """The results of ``work`` on slices that make up ``range(count)``.
+
+        Raises:
+            UserError: not even one image fits.
+        """
+        done: list[Part] = []
+        first, shrunk = 0, False
+        while first < count:
+            size = min(self.limit or count, count - first)
+            part = self._attempt(work, slice(first, first + size))
+            if part is not None:
+                done.append(part)
+                first += size
+            elif size == 1:
+                raise UserError(
+                    f"the GPU's memory is too small for {self.doing} one image; lower synthesis.height and width, set "
+                    "dtype float16, attention_slicing or vae_tiling, or draw on the CPU"
+                )
+            else:
+                self.limit, shrunk = (size + 1) // 2, True
+                torch.cuda.empty_cache()
+        if shrunk:
+            say(
+                f"the GPU's memory is too small for {self.doing} {count} images at once: {self.limit} at once from "
+                "here on; synthesis.batch_size could be lower"
+            )
+        return done
+
+    @staticmethod
+    def _attempt(work: Callable[[slice], Part], part: slice) -> Part | None:
+        # The error holds the tensors of the attempt: it must be gone before the next one.
+        try:
+            return work(part)
+        except torch.cuda.OutOfMemoryError:
+            return None
 
 
 class Generator:
-    """A loaded pipeline with the settings of the synthesis stage."""
+    """A loaded pipeline with the settings of the synthesis stage.
 
-    def __init__(self, pipeline: Any, settings: dict[str, Any]) -> None:
+    ``condition``, ``denoise`` and ``decode`` may run on three threads at a time, one call of each.
+    """
+
+    def __init__(self, pipeline: Any, settings: Settings) -> None:
         """Check that the pipeline understands the settings.
 
         Raises:
@@ -39,169 +89,95 @@ class Generator:
                 f"synthesis.model '{settings['model']}' is a {type(pipeline).__name__}, "
                 f"which does not take '{lacking[0]}'; choose another model or setting"
             )
+        self.family = family(pipeline, settings)
+        self._denoising, self._decoding = Portions("denoising"), Portions("decoding")
+        self._tokenizing = threading.Lock()
+
+    @property
+    def on_gpu(self) -> bool:
+        """True unless the model computes on the CPU."""
+        return str(self.pipeline.device) != "cpu"
 
     @torch.inference_mode()
-    def draw(self, prompts: list[str], seeds: list[int]) -> list[FloatImage]:
-        """Draw one image per prompt, together; each from its own seed.
-
-        Noise comes from one CPU generator per image, so that it is the same on every device and in every batch.
-
-        Returns:
-            Float images [H, W, 3] in 0..1, NaN where the model gave NaN.
+    def condition(self, prompts: list[str]) -> Condition:
+        """What the denoiser is told of each of N images; embeddings of the prompts where they can be had ahead.
 
         Raises:
-            UserError: the pipeline refuses the settings, or the GPU's memory is too small.
+            UserError: the pipeline refuses the settings.
         """
-        settings = self.settings
-        negative = {"negative_prompt": [settings["negative_prompt"]] * len(prompts)}
+        with self._tokenizing, self._refusals():
+            return self.family.condition(prompts)
+
+    @torch.inference_mode()
+    def denoise(
+        self, condition: Condition, seeds: list[int], between_steps: Callable[[], None] | None = None
+    ) -> Latents:
+        """Denoise N images together, each from the noise of its own seed.
+
+        Noise comes from one CPU generator per image, so that it is the same on every device and in every batch.
+        ``between_steps`` is called after every step and may raise to break off.
+
+        Raises:
+            UserError: the pipeline refuses the settings, or the GPU's memory is too small for one image.
+        """
+
+        def work(part: slice) -> Latents:
+            return self.family.denoise({k: rows[part] for k, rows in condition.items()}, seeds[part], between_steps)
+
+        with self._refusals():
+            return Latents.joined(self._denoising.run(work, len(seeds)))
+
+    @torch.inference_mode()
+    def decode(self, latents: Latents) -> tuple[list[FloatImage], list[bool]]:
+        """Float images [H, W, 3] in 0..1, NaN where the model gave NaN; and which of them its checker blanked.
+
+        Raises:
+            UserError: the GPU's memory is too small for one image.
+        """
+
+        def work(part: slice) -> tuple[list[FloatImage], list[bool]]:
+            images, blanked = self.family.decode(latents[part])
+            return list(images.float().permute(0, 2, 3, 1).cpu().numpy()), blanked
+
+        parts = self._decoding.run(work, len(latents.values))
+        return [image for images, _ in parts for image in images], [flag for _, flags in parts for flag in flags]
+
+    def draw(self, prompts: list[str], seeds: list[int]) -> list[FloatImage]:
+        """Draw one image per prompt, together, from start to end.
+
+        Raises:
+            UserError: as ``denoise``.
+        """
+        return self.decode(self.denoise(self.condition(prompts), seeds))[0]
+
+    def truncated(self, prompts: list[str]) -> list[bool]:
+        """Which prompts have more tokens than one of the pipeline's tokenizers keeps."""
+        found = [False] * len(prompts)
+        for name in _TOKENIZERS:
+            tokenizer = getattr(self.pipeline, name, None)
+            if tokenizer is not None and prompts:
+                with self._tokenizing:
+                    tokens = tokenizer(prompts, verbose=False).input_ids
+                limit = tokenizer.model_max_length
+                found = [before or len(row) > limit for before, row in zip(found, tokens, strict=True)]
+        return found
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
         try:
-            images = self.pipeline(
-                prompt=prompts,
-                num_inference_steps=settings["steps"],
-                guidance_scale=settings["guidance"],
-                height=settings["height"],
-                width=settings["width"],
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                output_type="pt",
-                **(negative if settings["negative_prompt"] else {}),
-            ).images
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(
-                f"the GPU's memory is too small to draw {len(prompts)} images at once; lower synthesis.batch_size"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"synthesis.model '{settings['model']}' refuses: {_first_line(error)}") from error
-        return list(images.float().permute(0, 2, 3, 1).cpu().numpy())
+            yield
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(f"synthesis.model '{self.settings['model']}' refuses: {first_line(error)}") from error
+        except RuntimeError as error:
+            if not self.settings["compile"] or not type(error).__module__.startswith("torch._"):
+                raise
+            raise UserError(f"synthesis.compile: {first_line(error)}; set it to false") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
-
-
-def precision(settings: dict[str, Any], device: str) -> torch.dtype:
-    """The configured precision on a GPU; float32 on a CPU, where the half types are slow or missing."""
-    if device == "cpu" and settings["dtype"] != "float32":
-        say(f"dtype {settings['dtype']} is for GPUs: drawing in float32 on the CPU")
-        return torch.float32
-    chosen: torch.dtype = getattr(torch, settings["dtype"])
-    return chosen
-
-
-def load(settings: dict[str, Any], device: str) -> Generator:
-    """Load ``settings["model"]`` onto a resolved device. Code from a model's repository is never run.
+def load(settings: Settings, device: str) -> Generator:
+    """Load ``settings["model"]`` onto a resolved device, set up as configured.
 
     Raises:
-        UserError: the directory is missing, is no text-to-image pipeline, or lacks or damages weights; the hub
-            cannot be reached or has no such model.
+        UserError: model, scheduler, LoRA or another setting does not work, or they do not fit each other.
     """
-    from diffusers import AutoPipelineForText2Image
-    from safetensors import SafetensorError
-
-    auto: Any = AutoPipelineForText2Image
-    reference = settings["model"]
-    directory = local_directory(reference)
-    if directory is not None:
-        check_model(reference, PIPELINE_INDEX, "synthesis.model")
-        _check_components(directory)
-    try:
-        with _complete_weights(reference):
-            pipeline = auto.from_pretrained(
-                str(directory or reference),
-                revision=None if directory is not None else settings["revision"],
-                dtype=precision(settings, device),
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        RuntimeError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        ImportError,
-    ) as error:
-        raise UserError(_complaint(reference, error)) from error
-    pipeline.set_progress_bar_config(disable=True)
-    for name in ("unet", "vae"):
-        module = getattr(pipeline, name, None)
-        if module is not None:
-            module.to(memory_format=torch.channels_last)
-    return Generator(pipeline.to(device), settings)
-
-
-def _check_components(directory: Path) -> None:
-    """Refuse a directory that lacks a part: diffusers would make an empty tokenizer of a missing one."""
-    index = read_json(directory / PIPELINE_INDEX)
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise UserError(f"model file {directory / PIPELINE_INDEX} (from synthesis.model) describes no pipeline")
-    for name, value in index.items():
-        if isinstance(value, list) and value and value[0] and not (directory / name).is_dir():
-            raise UserError(f"model directory {directory} (from synthesis.model) lacks its part '{name}'; restore it")
-
-
-class _Listener(logging.Handler):
-    """Hears of tensors that a checkpoint lacks: the libraries fill them with noise and only log it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.heard = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.heard |= "newly initialized" in record.getMessage()
-
-
-@contextmanager
-def _complete_weights(reference: str) -> Iterator[None]:
-    """Load without progress bars, and refuse weights that lack tensors.
-
-    Raises:
-        UserError: a library said that it initialised weights itself.
-    """
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    bars: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    for library in bars:
-        library.disable_progress_bar()
-    listener = _Listener()
-    loggers = [logging.getLogger("diffusers"), logging.getLogger("transformers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(listener)
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(listener)
-            logger.setLevel(level)
-    if listener.heard:
-        raise UserError(f"the weights of synthesis.model '{reference}' lack tensors; restore or download them again")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _complaint(reference: str, error: Exception) -> str:
-    """One sentence on why a model did not load."""
-    import socket
-
-    from huggingface_hub import errors as hub
-
-    chain = list(_causes(error))
-    model = f"synthesis.model '{reference}'"
-    if "AutoPipeline can't find a pipeline" in str(error):
-        return f"{model} is not a text-to-image pipeline that diffusers knows; choose one that is"
-    if any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
-        return f"{model} has no such revision on the hub; mend synthesis.revision"
-    if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
-        return f"{model} is not on the hub, or is private; mend the id or set local-dir:PATH"
-    offline = (hub.LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror)
-    if any(isinstance(cause, offline) for cause in chain):
-        return f"{model} is not in the cache and the hub cannot be reached; connect, or set local-dir:PATH"
-    return f"cannot load {model}: {_first_line(error)}; check the model's files"
+    return Generator(open_pipeline(settings, device), settings)
