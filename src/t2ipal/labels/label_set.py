@@ -102,7 +102,7 @@ class LabelSet:
     def _miner(self) -> Miner:
         stated = tuple(phrases.stated(self.file, self.origin))
         derived = (found for entry in stated for found in phrases.derived(entry, self.file.classes[entry.owner]))
-        return Miner(stated, derived, self.origin)
+        return Miner(stated, derived, phrases.word_lists(self.file), self.origin)
 
     @cached_property
     def _implied(self) -> dict[str, tuple[str, ...]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from t2ipal.errors import UserError
 from t2ipal.labels.phrases import WILDCARD, Entry, Pattern
@@ -30,24 +31,30 @@ class Finding(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """Patterns of equal build that start with the same word: how many words before, until the end of what follows,
-    and of the phrase itself; which are wildcards; and the entries by all their words."""
+    """Patterns of equal build that start with the same word.
+
+    They have ``before`` words before it, their own words and what follows end ``stop`` words after its start, and
+    ``size`` of them are their own. Where ``places`` says so there stands any word, or one of a list. ``entries`` has
+    the patterns by all their words.
+    """
 
     before: int
     stop: int
     size: int
-    wildcards: tuple[int, ...]
+    places: tuple[tuple[int, str], ...]
     entries: dict[Tokens, Entry]
 
 
 class Miner:
     """A table of phrases, and the search in it: at each word the longest phrase wins.
 
-    The words of a context count for the length, but are not used up. Of equally long patterns one without wildcards
-    wins, then the one with more words of its own.
+    The words of a context are not used up. Of equally long phrases the one with the longer context wins, then the one
+    with fewer places for any word or a word of a list.
     """
 
-    def __init__(self, stated: Iterable[Entry], derived: Iterable[Entry], origin: str) -> None:
+    def __init__(
+        self, stated: Iterable[Entry], derived: Iterable[Entry], lists: Mapping[str, frozenset[str]], origin: str
+    ) -> None:
         """What is stated goes before what is derived: a class "glasses" keeps its name beside a class "glass".
 
         Raises:
@@ -56,7 +63,12 @@ class Miner:
         table = _table(stated, {}, origin)
         table |= _table(derived, table, origin)
         self.entries = tuple(table.values())
-        self._shapes = _by_first_word(self.entries)
+        self._lists = lists
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[_Shape, ...]]:
+        # Built at the first caption: most stages load a label set for its names alone.
+        return _by_first_word(self.entries)
 
     def labels(self, text: str) -> set[str]:
         """The classes that ``text`` mentions."""
@@ -79,39 +91,47 @@ class Miner:
         for index, word in enumerate(words):
             if word not in shapes_of or index < free:
                 continue
-            for before, stop, size, wildcards, entries in shapes_of[word]:
+            for before, stop, size, places, entries in shapes_of[word]:
                 start = index - before
                 if start < 0:
                     continue
                 key = tuple(words[start : index + stop])
-                entry = entries.get(_masked(key, wildcards) if wildcards else key)
+                entry = entries.get(self._generalised(key, places) if places else key)
                 if entry is not None:
                     free = index + size
                     found.append((index, free - 1, entry))
                     break
         return found
 
-
-def _masked(key: Tokens, wildcards: tuple[int, ...]) -> Tokens:
-    """The words with wildcards in their places; without words where punctuation or nothing stands."""
-    if len(key) <= wildcards[-1] or not all(key[place][0].isalnum() for place in wildcards):
-        return ()
-    return tuple(WILDCARD if place in wildcards else word for place, word in enumerate(key))
+    def _generalised(self, key: Tokens, places: tuple[tuple[int, str], ...]) -> Tokens:
+        """The words with ``*`` and names of lists in their places; none if a word does not fit there."""
+        words = list(key)
+        for place, symbol in places:
+            if place >= len(words):
+                return ()
+            fits = words[place][0].isalnum() if symbol == WILDCARD else words[place] in self._lists[symbol]
+            if not fits:
+                return ()
+            words[place] = symbol
+        return tuple(words)
 
 
 def _by_first_word(entries: Iterable[Entry]) -> dict[str, tuple[_Shape, ...]]:
-    found: dict[str, dict[tuple[int, ...], _Shape]] = defaultdict(dict)
+    found: dict[str, dict[tuple[Any, ...], _Shape]] = defaultdict(dict)
     for entry in entries:
-        before, words, after = entry.pattern.before, entry.pattern.words, entry.pattern.after
+        before, words, after = entry.pattern
         key = before + words + after
-        wildcards = tuple(place for place, word in enumerate(key) if word == WILDCARD)
-        shape = _Shape(len(before), len(words) + len(after), len(words), wildcards, {})
-        found[words[0]].setdefault(shape[:3] + wildcards, shape).entries[key] = entry
+        places: tuple[tuple[int, str], ...] = ()
+        if before or after:
+            places = tuple((place, word) for place, word in enumerate(key) if word == WILDCARD or word[0] == "<")
+        shape = _Shape(len(before), len(words) + len(after), len(words), places, {})
+        found[words[0]].setdefault(shape[:4], shape).entries[key] = entry
     return {word: tuple(sorted(shapes.values(), key=_precedence)) for word, shapes in found.items()}
 
 
-def _precedence(shape: _Shape) -> tuple[int, ...]:
-    return -shape.before - shape.stop, len(shape.wildcards), -shape.size, shape.before, *shape.wildcards
+def _precedence(shape: _Shape) -> tuple[Any, ...]:
+    wildcards = sum(symbol == WILDCARD for _, symbol in shape.places)
+    return -shape.size, -shape.before - shape.stop, wildcards, len(shape.places), shape.before, shape.places
 
 
 def _table(entries: Iterable[Entry], before: dict[Pattern, Entry], origin: str) -> dict[Pattern, Entry]:

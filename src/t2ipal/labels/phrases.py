@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
 from t2ipal.errors import UserError
@@ -15,13 +16,17 @@ from t2ipal.labels.tokens import TOKEN, Tokens, fold, normalise
 WILDCARD = "*"
 MOST_PHRASES = 5000
 
+_SIGN = re.compile(r"[()*<]")
 _PATTERN = re.compile(r"(?:\(([^()]+)\) *)?([^()*]+?)(?: *\(([^()]+)\))?")
 _LIST = re.compile(r"<([^<>]+)>")
-_CONTEXT = re.compile(rf"\*|{TOKEN.pattern}", re.IGNORECASE)
+_CONTEXT = re.compile(rf"\*|<[^<>]+>|{TOKEN.pattern}", re.IGNORECASE)
 
 
 class Pattern(NamedTuple):
-    """Words to match, and words (``*``: any) that must stand right before and after and are not used up."""
+    """Words to match, and words that must stand right before and after and are not used up.
+
+    In a context ``*`` is any word, and ``<name>`` one of the list of that name.
+    """
 
     before: Tokens
     words: Tokens
@@ -44,11 +49,12 @@ class Entry(NamedTuple):
 
 
 def stated(file: LabelFile, origin: str) -> Iterator[Entry]:
-    """All phrases that the file states, lists spelt out.
+    """All phrases that the file states.
 
     Raises:
         UserError: a phrase holds no word, a list that there is not, or a context where none can be.
     """
+    lists = word_lists(file)
     for name, words in file.classes.items():
         place = f"classes.{name}"
         yield _plain(name, name, name, place, origin)
@@ -60,7 +66,7 @@ def stated(file: LabelFile, origin: str) -> Iterator[Entry]:
             yield _plain(phrase, name, name, f"{place}.synonyms", origin)
         for key, phrases, label in (("kinds", words.kinds, name), ("exclusions", words.exclusions, None)):
             for phrase in phrases:
-                for spelt in _spell_out(phrase, file.lists, f"{place}.{key}", origin):
+                for spelt in _spell_out(phrase, file, lists, f"{place}.{key}", origin):
                     yield Entry(spelt, _parse(spelt, f"{place}.{key}", origin), name, label, f"{place}.{key}")
 
 
@@ -116,6 +122,8 @@ def _words(text: str, phrase: str, place: str, origin: str) -> Tokens:
 
 
 def _parse(phrase: str, place: str, origin: str) -> Pattern:
+    if not _SIGN.search(phrase):
+        return Pattern((), _words(phrase, phrase, place, origin), ())
     parts = _PATTERN.fullmatch(phrase)
     if parts is None:
         raise UserError(
@@ -130,15 +138,31 @@ def _context(text: str) -> Tokens:
     return tuple(fold(found.group()) for found in _CONTEXT.finditer(text))
 
 
-def _spell_out(phrase: str, lists: Mapping[str, list[str]], place: str, origin: str) -> Iterator[str]:
+def word_lists(file: LabelFile) -> dict[str, frozenset[str]]:
+    """The lists that hold single words alone: contexts refer to them; all other mentions of lists are spelt out."""
+    tokens = {name: [normalise(phrase) for phrase in phrases] for name, phrases in file.lists.items()}
+    return {
+        f"<{name}>": frozenset(words[0] for words in found)
+        for name, found in tokens.items()
+        if all(len(words) == 1 for words in found)
+    }
+
+
+def _spell_out(
+    phrase: str, file: LabelFile, lists: Mapping[str, frozenset[str]], place: str, origin: str
+) -> Iterator[str]:
     parts = _LIST.split(phrase)
-    for name in parts[1::2]:
-        if name not in lists:
+    if len(parts) == 1:
+        yield phrase
+        return
+    choices = [[part] for part in parts]
+    for index in range(1, len(parts), 2):
+        name, before = parts[index], "".join(parts[:index])
+        if name not in file.lists:
             raise UserError(f"label set {origin}: '{phrase}' in {place}: there is no list '{name}' under 'lists'")
-    choices = [lists[part] if index % 2 else [part] for index, part in enumerate(parts)]
-    total = 1
-    for choice in choices:
-        total *= len(choice)
+        in_context = before.count("(") > before.count(")")
+        choices[index] = [f"<{name}>"] if in_context and f"<{name}>" in lists else file.lists[name]
+    total = prod(len(choice) for choice in choices)
     if total > MOST_PHRASES:
         raise UserError(f"label set {origin}: '{phrase}' in {place} stands for {total} phrases, at most {MOST_PHRASES}")
     yield from ("".join(chosen) for chosen in product(*choices))

@@ -18,7 +18,7 @@ def variants(phrase: str, joined: bool = True) -> Iterator[tuple[str, str]]:
     """Other spellings of ``phrase``, each with how it was derived; with ``joined`` two words are one as well."""
     words = phrase.split()
     for index, word in enumerate(words):
-        other = _SPELLING.get(word.lower())
+        other = _SPELLING.get(word)
         if other is not None:
             yield " ".join([*words[:index], other, *words[index + 1 :]]), "other spelling"
     if len(words) == 1:
