@@ -84,8 +84,9 @@ class Run:
         for entry in entries:
             self.write_entry(entry, 0.4 + 0.05 * methods.index(entry.method))
 
-    def shard_path(self, index: int = 0) -> Path:
-        return self.layout.directory(self.layout.synthesis(SEEDS[0])) / f"shard-{index:05d}.tar"
+    def shard_path(self) -> Path:
+        unit = self.layout.synthesis(SEEDS[0])
+        return self.layout.directory(unit) / f"shard-{unit.pieces[0]}.tar"
 
     @staticmethod
     def sample(key: str, caption: str, labels: Any, **more: Any) -> list[tuple[str, bytes]]:

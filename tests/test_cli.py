@@ -156,7 +156,12 @@ def test_trainings_and_evaluations_go_to_their_stages_all_at_once(monkeypatch):
     called: list[tuple[object, ...]] = []
     monkeypatch.setattr(training, "train", lambda *args: called.append(args))
     monkeypatch.setattr(evaluation, "evaluate_all", lambda *args: called.append(args))
-    model = {"settings": {"seed": 1}, "output": "t/model.json", "features": {"captions": ["f", 2]}, "members": ["m"]}
+    model = {
+        "settings": {"seed": 1},
+        "output": "t/model.json",
+        "features": {"captions": ["f", ["0"]]},
+        "members": ["m"],
+    }
     scores = {"settings": {"benchmark": {}}, "fingerprint": "f", "model": "t", "output": "e/metrics.json"}
     for command, job, more in (("training", model, ["--device", "cpu"]), ("evaluation", scores, ["a", "b"])):
         with pytest.raises(SystemExit) as caught:
@@ -164,6 +169,6 @@ def test_trainings_and_evaluations_go_to_their_stages_all_at_once(monkeypatch):
         assert caught.value.code == 0
     (trained, device), (evaluated, parts) = called
     assert device == "cpu" and parts == [Path("a"), Path("b")]
-    features = {"captions": FeatureSet(Path("f"), 2)}
+    features = {"captions": FeatureSet(Path("f"), ("0",))}
     assert trained == [training.Job({"seed": 1}, Path("t/model.json"), features, (Path("m"),))] * 2
     assert evaluated == [evaluation.Job({"benchmark": {}}, "f", Path("t"), Path("e/metrics.json"))] * 2

@@ -70,7 +70,9 @@ def _fields() -> dict[str, FieldInfo]:
     for name, field in Config.model_fields.items():
         if isinstance(field.default, BaseModel):
             section = type(field.default).model_fields
-            found |= {f"{name}.{key}": inner for key, inner in section.items()}
+            # A section within a section has a page of its own.
+            own = {key: inner for key, inner in section.items() if not isinstance(inner.default, BaseModel)}
+            found |= {f"{name}.{key}": inner for key, inner in own.items()}
         else:
             found[name] = field
     return found

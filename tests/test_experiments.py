@@ -8,8 +8,8 @@ import pytest
 
 from t2ipal.config import Config, changed, parse
 from t2ipal.errors import UserError
-from t2ipal.experiments import AXES, DATA_MODES, LABEL_MODES, Batch, Experiment, batches, experiments, named
-from t2ipal.layout import Unit, closure
+from t2ipal.experiments import AXES, DATA_MODES, LABEL_MODES, Experiment, experiments, named
+from t2ipal.layout import Unit
 from t2ipal.methods import ABLATIONS, METHODS
 from t2ipal.settings import StudySettings
 
@@ -51,8 +51,8 @@ def test_an_axis_is_of_keys_values_and_methods_that_exist(name: str):
     assert {*axis.methods, *axis.references} <= set(METHODS)
     section, _, key = axis.key.partition(".")
     for value in getattr(config.studies, axis.field):
-        found = getattr(getattr(changed(config, {axis.key: [value] if axis.listed else value}), section), key)
-        assert found == ((value,) if axis.listed else value)
+        found = getattr(getattr(changed(config, {axis.key: axis.setting(value)}), section), key)
+        assert found == (tuple(axis.setting(value)) if axis.listed else axis.setting(value))
 
 
 def test_every_list_of_values_is_an_axis():
@@ -72,7 +72,8 @@ def test_a_study_runs_its_methods_at_each_value_and_its_references_once(name: st
         section, _, key = axis.key.partition(".")
         found = getattr(getattr(entry.layout.config, section), key)
         base = getattr(getattr(config, section), key)
-        assert found == (base if entry.value is None else (entry.value,) if axis.listed else entry.value)
+        expected_value = tuple(axis.setting(entry.value)) if axis.listed else axis.setting(entry.value)
+        assert found == (base if entry.value is None else expected_value)
 
 
 @pytest.mark.parametrize("name", ["study_alpha", "study_beta", "study_prototypes", "study_context", "study_loss"])
@@ -84,14 +85,23 @@ def test_a_study_of_training_shares_all_images_and_features_with_the_table(name:
     assert Counter(unit.partition("/")[0] for unit in added)["training"] == len(added) / 2 > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "values"), [("study_replicas", [1, 2]), ("study_guidance", [3, 5]), ("study_steps", [8, 2])]
-)
+@pytest.mark.parametrize(("name", "values"), [("study_guidance", [3, 5]), ("study_steps", [8, 2])])
 def test_a_study_of_synthesis_shares_captions_and_draws_only_what_differs(name: str, values: list):
     found = experiments(_config(**{f"studies.{AXES[name].field}": values}, seeds=[0]))
     table, study = found["summary"].units, found[name].units
     assert _stages(study, "captions") == _stages(table, "captions")
     assert len(_stages(study, "synthesis") - _stages(table, "synthesis")) == 1
+
+
+@pytest.mark.parametrize(("name", "values"), [("study_replicas", [1, 2]), ("study_images", [1600, 3200])])
+def test_a_study_of_more_images_adds_shards_to_those_of_the_table(name: str, values: list):
+    found = experiments(_config(**{f"studies.{AXES[name].field}": values}, seeds=[0]))
+    drawn = [
+        {(unit.run, piece) for unit in found[experiment].units if unit.stage == "synthesis" for piece in unit.pieces}
+        for experiment in ("summary", name)
+    ]
+    assert drawn[0] < drawn[1]
+    assert len(drawn[1]) == 2 * len(drawn[0])
 
 
 @pytest.mark.parametrize(
@@ -152,14 +162,6 @@ def test_the_study_of_labels_has_hard_ones_whatever_the_configuration_says():
     assert [entry.unit for entry in other.entries] == [entry.unit for entry in study.entries]
 
 
-def test_a_model_of_hard_labels_waits_for_no_verification():
-    config = _config(methods=["t2i-pal", "t2i-pal-filtered", "t2i-pal-soft"], seeds=[0])
-    trained = [b for b in _planned(config, 12) if (b.stage, b.experiment) == ("training", "summary")]
-    names = [{unit.settings["method"] for unit in batch.units} for batch in trained]
-    assert names == [{"t2i-pal"}, {"t2i-pal-filtered", "t2i-pal-soft"}]
-    assert [{above.stage for above in b.upstream} for b in trained] == [{"features"}, {"features", "verification"}]
-
-
 def test_backbones_are_compared_with_the_configured_one_first_and_each_once():
     listed = 2 * [{"backbone": "ViT-B-32", "pretrained": "openai"}, {"backbone": "RN50"}]
     found = experiments(_config(backbones=[*listed, {"backbone": "RN50", "pretrained": "openai"}], seeds=[0]))
@@ -184,81 +186,6 @@ def test_one_experiment_is_found_by_its_name_and_an_unknown_one_is_refused():
 
 def test_names_can_be_files_and_targets():
     assert all(name.replace("_", "").isalpha() and name.islower() for name in experiments(_config()))
-
-
-def _planned(config: Config, size: int) -> list[Batch]:
-    return batches(experiments(config), size)
-
-
-FULL = {
-    "methods": list(METHODS),
-    "backbones": [{"backbone": "ViT-B-32", "pretrained": "openai"}],
-    "variants": {"own": {"method": "dualcoop+t2i-pal", "set": {"training.epochs": 3}}},
-    "seeds": [0, 1],
-}
-
-
-@pytest.mark.parametrize("size", [1, 2, 5, 12, 1000])
-@pytest.mark.parametrize("changes", [{}, FULL], ids=["default", "full"])
-def test_every_training_and_evaluation_is_in_exactly_one_batch_of_at_most_the_size(changes: dict, size: int):
-    config = _config(**changes)
-    found = [f"{unit.stage}/{unit.run}" for batch in _planned(config, size) for unit in batch.units]
-    needed = closure(unit for experiment in experiments(config).values() for unit in experiment.units)
-    assert len(found) == len(set(found))
-    assert set(found) == _stages(needed, "training", "evaluation")
-    assert max(len(batch.units) for batch in _planned(config, size)) <= size
-
-
-@pytest.mark.parametrize("size", [1, 3, 12])
-@pytest.mark.parametrize("changes", [{}, FULL], ids=["default", "full"])
-def test_members_of_ensembles_are_made_before_them(changes: dict, size: int):
-    """In the order of the list every model's members are in an earlier batch or earlier in its own."""
-    made: set[str] = set()
-    ensembles = 0
-    planned = [batch for batch in _planned(_config(**changes), size) if batch.stage == "training"]
-    waiting = list(planned)
-    while waiting:
-        ready = [b for b in waiting if {u.run for u in b.upstream if u.stage == "training"} <= made]
-        assert ready, "batches wait for each other"
-        for batch in ready:
-            for unit in batch.units:
-                members = [above.run for above in unit.upstream if above.stage == "training"]
-                assert made.issuperset(members)
-                ensembles += bool(members)
-                made.add(unit.run)
-        waiting = [batch for batch in waiting if batch not in ready]
-    assert ensembles > 0
-
-
-def test_a_batch_reads_one_set_of_features_and_waits_for_all_that_its_units_are_made_from():
-    for batch in _planned(_config(**FULL), 12):
-        features = {tuple(u.run for u in unit.upstream if u.stage == "features") for unit in batch.units}
-        assert len(features) == 1
-        assert len({unit.stage for unit in batch.units}) == 1 and batch.units[0].stage == batch.stage
-        own = {unit.run for unit in batch.units}
-        needed = {above.run for unit in batch.units for above in unit.upstream}
-        assert {above.run for above in batch.upstream} == needed - own
-        assert len(batch.upstream) == len(needed - own)
-
-
-def test_a_table_waits_for_no_study():
-    found = experiments(_config())
-    planned = batches(found, 12)
-    summary = [unit.run for batch in planned if batch.experiment == "summary" for unit in batch.units]
-    assert set(summary) == {u.run for u in found["summary"].units if u.stage in ("training", "evaluation")}
-    order = list(dict.fromkeys(batch.experiment for batch in planned))
-    assert order == [name for name in found if name in order]
-
-
-def test_batches_of_one_stage_have_names_of_their_own():
-    names = [(batch.stage, batch.name) for batch in _planned(_config(**FULL), 3)]
-    assert len(names) == len(set(names))
-
-
-def test_models_that_share_features_are_trained_together():
-    planned = _planned(_config(methods=["t2i-pal", "t2i-pal-prompts", "tai-dpt"], seeds=[0]), 12)
-    trained = [[u.name for u in b.units] for b in planned if (b.stage, b.experiment) == ("training", "summary")]
-    assert trained == [["openmoji-t2i-pal-s0", "openmoji-t2i-pal-prompts-s0"], ["openmoji-tai-dpt-s0"]]
 
 
 def test_a_study_value_that_does_not_fit_is_refused_with_its_key():

@@ -51,7 +51,9 @@ def _changed_stages(before: Config, after: Config) -> set[str]:
         ({"adapter": {"prototypes": 2}}, {"training", "evaluation"}),
         ({"features": {"precision": "bfloat16"}}, {"features", "training", "evaluation"}),
         ({"synthesis": {"steps": 3}}, {"synthesis", "features", "training", "evaluation"}),
-        ({"captions": {"total": 600}}, {"captions", "synthesis", "features", "training", "evaluation"}),
+        ({"captions": {"total": 600}}, {"captions", "features", "training", "evaluation"}),
+        ({"captions": {"max_classes": 1}}, {"captions", "synthesis", "features", "training", "evaluation"}),
+        ({"synthesis": {"images_per_caption": 2}}, {"training", "evaluation"}),
         ({"synthesis": {"device": "cpu"}}, set()),
         ({"features": {"device": "cpu"}}, set()),
         ({"results": "elsewhere"}, set()),
@@ -119,10 +121,10 @@ def test_a_missing_model_directory_gives_a_sentence(models, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("replicas", "size", "shards"), [(1, 50, 24), (2, 50, 48), (1, 1150, 2), (1, 1200, 1)])
-def test_the_number_of_shards_follows_from_the_configuration(models, replicas, size, shards):
+def test_the_shards_follow_from_the_configuration(models, replicas, size, shards):
     synthesis = {"images_per_caption": replicas, "shard_size": size, "batch_size": 50}
     config = _config(models, captions={"total": 1200}, synthesis=synthesis)
-    assert Layout(config).shards() == shards
+    assert len(Layout(config).shards()) == shards
 
 
 def _trainings(config: Config) -> dict[str, str]:
@@ -255,7 +257,8 @@ def test_a_verification_has_a_part_per_shard_and_belongs_to_the_images(models):
     config = _config(models, synthesis={"shard_size": 50, "steps": 3, "batch_size": 50})
     unit = Layout(config).verification(2)
     assert unit.upstream == (Layout(config).synthesis(2),)
-    assert unit.parts == Layout(config).shards() == 32
+    assert unit.pieces == Layout(config).shards()
+    assert len(unit.pieces) == 32
     assert "device" not in unit.settings
     assert Layout(_config(models, redraw_per_seed=False)).verification(2).name == "openmoji-s0"
 
@@ -325,7 +328,7 @@ def test_methods_that_learn_nothing_exist_once_for_all_seeds(models):
 
 
 @pytest.mark.parametrize(
-    ("source", "parts"), [("captions", 3), ("train", 2), ("val", 3), ("test", 5), ("synthetic", 4)]
+    ("source", "parts"), [("captions", 3), ("train", 2), ("val", 3), ("test", 5), ("synthetic", 6)]
 )
 def test_the_number_of_parts_follows_from_the_configuration(models, source, parts):
     config = _config(
@@ -335,8 +338,54 @@ def test_the_number_of_parts_follows_from_the_configuration(models, source, part
         features={"part_size": 10},
         synthesis={"images_per_caption": 3, "shard_size": 20, "batch_size": 10},
     )
-    assert Layout(config).parts(source) == parts
-    assert Layout(config).features(source, 0).parts == parts
+    assert len(Layout(config).parts(source)) == parts
+    assert Layout(config).features(source, 0).pieces == Layout(config).parts(source)
+
+
+def _above(config: Config, method: str = "t2i-pal") -> dict[str, Unit]:
+    """The units that a model of the first seed is made from, and itself, by stage."""
+    return {unit.stage: unit for unit in closure([Layout(config).training(method, 0)])}
+
+
+@pytest.mark.parametrize("widened", [{"captions": {"total": 3200}}, {"synthesis": {"images_per_caption": 2}}])
+def test_more_captions_and_replicas_add_shards_to_the_images_that_are_there(models, widened):
+    before, after = _above(_config(models)), _above(_config(models, **widened))
+    for stage in ("synthesis", "features"):
+        assert before[stage].run == after[stage].run
+        assert set(before[stage].pieces) < set(after[stage].pieces)
+    assert before["training"].run != after["training"].run
+
+
+def test_another_tokenizer_to_count_in_redraws_nothing(models):
+    before, after = (_above(_config(models, captions={"tokenizer": name})) for name in ("RN50", "ViT-B-16-SigLIP"))
+    assert before["captions"].run != after["captions"].run
+    assert before["synthesis"].run == after["synthesis"].run
+
+
+@pytest.mark.parametrize("changes", [{"max_classes": 1}, {"template": {"attributes": True}}, {"cap": 400}])
+def test_other_captions_are_other_images(models, changes):
+    before, after = _above(_config(models)), _above(_config(models, captions=changes))
+    assert before["synthesis"].run != after["synthesis"].run
+
+
+def test_how_jobs_go_about_it_changes_no_directory(models):
+    changes = {"synthesis": {"shards_per_job": 1, "device": "cpu"}, "captions": {"llm": {"max_tokens": 7}}}
+    assert _runs(_config(models)) == _runs(_config(models, **changes))
+    with_llm = {"sources": {"llm": 1}, "llm": {"model": "hub/llm"}}
+    asked = {**with_llm, "llm": {**with_llm["llm"], "cache": "elsewhere", "batch_size": 3, "device": "cpu"}}
+    assert _runs(_config(models, captions=with_llm)) == _runs(_config(models, captions=asked))
+
+
+def test_an_edited_corpus_gives_other_captions(models, tmp_path: Path):
+    corpus = tmp_path / "corpus.txt"
+    captions = {"sources": {"corpus": 1}, "corpus": {"files": [str(tmp_path / "*.txt")]}}
+    corpus.write_text("a dog\n")
+    before = Layout(_config(models, captions=captions)).captions(0).run
+    corpus.write_text("a cat\n")
+    assert Layout(_config(models, captions=captions)).captions(0).run != before
+    corpus.unlink()
+    with pytest.raises(UserError, match=r"captions.corpus.files: there is no file '.*\*.txt'"):
+        Layout(_config(models, captions=captions)).captions(0)
 
 
 def test_closure_gives_each_unit_once_and_upstream_first():
@@ -347,7 +396,11 @@ def test_closure_gives_each_unit_once_and_upstream_first():
     assert closure([]) == []
 
 
-def test_the_number_of_parts_is_no_part_of_a_fingerprint():
-    assert Unit("features", "a", {}, parts=1).run == Unit("features", "a", {}, parts=9).run
-    assert Unit("features", "a", {}).run != Unit("captions", "a", {}).run
-    assert Unit("features", "a", {"x": 1}).run != Unit("features", "a", {"x": 2}).run
+def test_only_an_open_unit_may_be_given_more_pieces():
+    def run(open_: bool, pieces: tuple[str, ...]) -> list[str]:
+        above = Unit("features", "a", {}, pieces=pieces, open=open_)
+        return [above.run, Unit("training", "b", {}, (above,)).run]
+
+    (few, model), (many, other) = run(True, ("0",)), run(True, ("0", "1"))
+    assert few == many and model != other
+    assert run(False, ("0",)) == run(False, ("0", "1"))

@@ -60,25 +60,31 @@ def _list(text: str, option: str) -> list[dict[str, Any]]:
 
 
 @app.command()
-def captions(settings: Settings, output: Output) -> None:
+def captions(
+    settings: Settings,
+    output: Output,
+    operation: Annotated[str, typer.Option("--operation", help="How to ask the language model, as JSON.")] = "{}",
+    device: Device = "cpu",
+) -> None:
     """Stage 1: write captions with their labels to a Parquet file."""
+    values, asking = _mapping(settings, "--settings"), _mapping(operation, "--operation")
     from t2ipal.captions.stage import write_captions
+    from t2ipal.devices import lease
 
-    write_captions(_mapping(settings, "--settings"), output)
+    with lease(device, "captions.llm.device") as leased:
+        write_captions(values, output, asking, leased)
 
 
 @app.command()
-def synthesis(
-    settings: Settings,
-    captions: Annotated[Path, typer.Option("--captions", help="captions.parquet of stage 1.")],
-    shard: Annotated[int, typer.Option("--shard", min=0, help="Number of the shard.")],
-    output: Output,
-    device: Device = "auto",
-) -> None:
-    """Stage 2: draw one shard of synthetic images (a tar, and a JSON manifest beside it)."""
-    from t2ipal.synthesis.stage import draw_shard
+def synthesis(jobs: Jobs, device: Device = "auto") -> None:
+    """Stage 2: draw shards of synthetic images (a tar, and a JSON manifest beside it, for each)."""
+    described = _list(jobs, "--jobs")
+    from t2ipal.devices import lease
 
-    draw_shard(_mapping(settings, "--settings"), captions, shard, output, device)
+    with lease(device, "synthesis.device") as leased:
+        from t2ipal.synthesis.stage import Job, draw
+
+        draw([Job.of(found) for found in described], leased)
 
 
 @app.command()
@@ -90,17 +96,19 @@ def verification(
 ) -> None:
     """Score the images of a shard for every class, as `training.labels` filtered and soft need it."""
     values = _mapping(settings, "--settings")
-    from t2ipal.devices import resolve
-    from t2ipal.verification.stage import verify_shard
+    from t2ipal.devices import lease
 
-    verify_shard(values, shard_file, output, resolve(device, "verification.device"))
+    with lease(device, "verification.device") as leased:
+        from t2ipal.verification.stage import verify_shard
+
+        verify_shard(values, shard_file, output, leased)
 
 
 @app.command()
 def features(
     settings: Settings,
     output: Output,
-    part: Annotated[int, typer.Option("--part", min=0, help="Number of the Parquet part.")],
+    part: Annotated[int | None, typer.Option("--part", min=0, help="Number of the Parquet part.")] = None,
     captions: Annotated[Path | None, typer.Option("--captions", help="Encode these captions.")] = None,
     shard_file: Annotated[Path | None, typer.Option("--shard-file", help="Encode the images of this shard.")] = None,
     device: Device = "auto",
@@ -108,17 +116,20 @@ def features(
     """Stage 3: frozen CLIP features of captions, of a shard, or (with neither) of the benchmark's own images."""
     if captions and shard_file:
         raise UserError("--captions and --shard-file exclude each other: give one of them, or none for real images")
+    if part is None and not shard_file:
+        raise UserError("--part is missing: say which part of the captions or images to encode")
     values = _mapping(settings, "--settings")
-    from t2ipal.devices import resolve
-    from t2ipal.features import stage
+    from t2ipal.devices import lease
 
-    device = resolve(device, "features.device")
-    if captions:
-        stage.extract_captions(values, captions, part, output, device)
-    elif shard_file:
-        stage.extract_shard(values, shard_file, output, device)
-    else:
-        stage.extract_images(values, part, output, device)
+    with lease(device, "features.device") as leased:
+        from t2ipal.features import stage
+
+        if shard_file:
+            stage.extract_shard(values, shard_file, output, leased)
+        elif captions:
+            stage.extract_captions(values, captions, part or 0, output, leased)
+        else:
+            stage.extract_images(values, part or 0, output, leased)
 
 
 @app.command()
@@ -128,11 +139,13 @@ def training(
 ) -> None:
     """Stage 4: train models that share features (model.json, and model.safetensors beside it, for each)."""
     described = _list(jobs, "--jobs")
-    from t2ipal.devices import resolve
-    from t2ipal.learning.stage import train
-    from t2ipal.learning.workroom import Job
+    from t2ipal.devices import lease
 
-    train([Job.of(found) for found in described], resolve(device, "features.device"))
+    with lease(device, "features.device") as leased:
+        from t2ipal.learning.stage import train
+        from t2ipal.learning.workroom import Job
+
+        train([Job.of(found) for found in described], leased)
 
 
 @app.command()

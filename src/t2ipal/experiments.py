@@ -20,7 +20,8 @@ class Axis:
     """What a study varies: ``field`` of the section ``studies`` holds the values of the configuration ``key``.
 
     ``methods`` are run at each value, ``references`` once, under the unchanged configuration. ``listed``: the key
-    is a list to search through, and the value becomes its only entry.
+    is a list to search through, and the value becomes its only entry. ``weighed``: the key gives weights to names,
+    and the value becomes the only name.
     """
 
     title: str
@@ -30,7 +31,12 @@ class Axis:
     methods: tuple[str, ...]
     references: tuple[str, ...] = ()
     listed: bool = False
+    weighed: bool = False
     log: bool = False
+
+    def setting(self, value: Any) -> Any:
+        """What the key is set to for a value of the study."""
+        return [value] if self.listed else {value: 1.0} if self.weighed else value
 
 
 _JOINT = ("t2i-pal-prompts", "t2i-pal")
@@ -74,6 +80,14 @@ AXES: Mapping[str, Axis] = MappingProxyType(
             "captions.max_classes",
             "classes in a caption, at most",
             ("tai-dpt", *_JOINT),
+        ),
+        "study_sources": Axis(
+            "Where captions come from",
+            "sources",
+            "captions.sources",
+            "source of captions",
+            ("tai-dpt", *_JOINT),
+            weighed=True,
         ),
         "study_prototypes": Axis(
             "Prototypes per class",
@@ -163,7 +177,7 @@ def _possible(config: Config, methods: Sequence[str]) -> list[str]:
 def _study(config: Config, name: str, axis: Axis) -> Experiment:
     entries = list(_entries(config, _possible(config, axis.references)))
     for value in dict.fromkeys(getattr(config.studies, axis.field)):
-        varied = changed(config, {axis.key: [value] if axis.listed else value})
+        varied = changed(config, {axis.key: axis.setting(value)})
         entries += _entries(varied, _possible(varied, axis.methods), value)
     return Experiment(name, axis.title, tuple(entries), axis.label, axis.log)
 
@@ -218,49 +232,6 @@ def named(config: Config, name: str) -> Experiment:
     if name not in found:
         raise UserError(f"there is no experiment '{name}'; there are {', '.join(found)}")
     return found[name]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Units of one stage that one job makes, from one loading of the features that they share."""
-
-    stage: str
-    experiment: str
-    units: tuple[Unit, ...]
-
-    @property
-    def name(self) -> str:
-        """For its log: the experiment, and the first of its units."""
-        return f"{self.experiment}-{self.units[0].run}"
-
-    @property
-    def upstream(self) -> tuple[Unit, ...]:
-        """What the job needs to be there."""
-        own = {unit.run for unit in self.units}
-        needed = [above for unit in self.units for above in unit.upstream]
-        return tuple({above.run: above for above in needed if above.run not in own}.values())
-
-
-def batches(found: Mapping[str, Experiment], size: int) -> list[Batch]:
-    """The trainings and evaluations of all experiments in batches of at most ``size``.
-
-    A unit belongs to the first experiment that needs it, so that a table never waits for a study. Units share a
-    batch if they read the same features, and the same verification or none.
-    """
-    groups: dict[tuple[str, str, tuple[str, ...]], list[Unit]] = {}
-    seen: set[str] = set()
-    for experiment in found.values():
-        for unit in experiment.units:
-            if unit.stage not in ("training", "evaluation") or f"{unit.stage}/{unit.run}" in seen:
-                continue
-            seen.add(f"{unit.stage}/{unit.run}")
-            read = tuple(above.run for above in unit.upstream if above.stage in ("features", "verification"))
-            groups.setdefault((unit.stage, experiment.name, read), []).append(unit)
-    return [
-        Batch(stage, name, tuple(units[start : start + size]))
-        for (stage, name, _), units in groups.items()
-        for start in range(0, len(units), size)
-    ]
 
 
 def trained_on(method: str, config: Config) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -43,6 +45,37 @@ def model_identity(reference: str) -> str:
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.suffix != ".md"):
         hasher.update(path.relative_to(directory).as_posix().encode() + b"\0" + _sample(path))
     return f"sha256:{hasher.hexdigest()[:16]}"
+
+
+@cache
+def tokenizer_identity(reference: str) -> str:
+    """A text that changes when the tokenizer of the CLIP behind ``reference`` does.
+
+    Raises:
+        UserError: a local directory does not exist.
+    """
+    directory = local_directory(reference)
+    if directory is None:
+        return reference
+    if not directory.is_dir():
+        raise UserError(f"model directory {directory} (from '{reference}') does not exist")
+    content = b"".join(path.read_bytes() for path in sorted(directory.glob("tokenizer*.json")))
+    return f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def file_identities(key: str, patterns: Sequence[str]) -> dict[str, str]:
+    """For every file that the patterns of config key ``key`` name, a text that changes with it.
+
+    Raises:
+        UserError: a pattern names no file.
+    """
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        paths = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        if not paths:
+            raise UserError(f"{key}: there is no file '{pattern}'; mend the path")
+        found |= {path: f"sha256:{hashlib.sha256(_sample(Path(path))).hexdigest()[:16]}" for path in paths}
+    return found
 
 
 @cache

@@ -16,51 +16,79 @@ from types import MappingProxyType
 from typing import Any
 
 from t2ipal.config import Config, changed
-from t2ipal.identity import label_identity, model_identity
+from t2ipal.identity import file_identities, label_identity, model_identity, tokenizer_identity
 from t2ipal.io import digest
 from t2ipal.methods import METHODS, SECTIONS, Labels, Method
+from t2ipal.synthesis.plan import shards
 
 # Methods whose class embeddings the modality gap is measured with, beside those of the default prompt.
 GAP_METHODS = ("tai-dpt", "t2i-pal", "oracle")
 # A stage's version changes when its code changes what it would write for the same settings.
 VERSIONS = {
-    "captions": 1,
-    "synthesis": 1,
+    "captions": 2,
+    "synthesis": 2,
     "verification": 1,
     "features": 1,
     "training": 2,
     "evaluation": 2,
     "gap": 1,
 }
+# Settings of the captions that leave the rows that there are as they are: their number, and what tokens are counted in.
+KEEPING = ("total", "tokenizer", "tokenizer_identity")
 # Keys of `training` that say nothing to a model with labels of each kind.
 _UNUSED: Mapping[Labels, tuple[str, ...]] = MappingProxyType(
     {"hard": ("labels", "presence"), "filtered": (), "soft": ("presence",)}
 )
 
 
+# What only says how a stage is to go about it: it is told at the start of a job and is no part of a fingerprint.
+_SYNTHESIS_OPERATION = {"device", "images_per_caption", "shards_per_job"}
+_LLM_OPERATION = {"batch_size", "cache", "concurrency", "device", "key_variable", "retries", "timeout"}
+
+
 @dataclass(frozen=True)
 class Unit:
     """One directory of results. ``settings`` is all that its stage is told, besides its input files.
 
-    ``parts`` is the number of shards or Parquet parts that it consists of; it follows from the configuration.
+    ``pieces`` names the shards or Parquet parts that it consists of; they follow from the configuration. An ``open``
+    unit is one to which pieces may be added: its fingerprint does not tell how many there are, nor does it depend
+    on those keys of its captions that leave each of them as it is.
     """
 
     stage: str
     name: str
     settings: dict[str, Any] = field(hash=False)
     upstream: tuple[Unit, ...] = ()
-    parts: int = field(default=1, compare=False)
+    pieces: tuple[str, ...] = field(default=(), compare=False)
+    open: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits."""
-        above = [unit.fingerprint for unit in self.upstream]
-        return digest([self.stage, VERSIONS[self.stage], self.settings, above])
+        return self._digest(self.settings)
+
+    @cached_property
+    def stem(self) -> str:
+        """The fingerprint without the settings that ``KEEPING`` names."""
+        return self._digest({key: value for key, value in self.settings.items() if key not in KEEPING})
+
+    def _digest(self, settings: dict[str, Any]) -> str:
+        above = [unit.stem if self.open else unit.extent for unit in self.upstream]
+        return digest([self.stage, VERSIONS[self.stage], settings, above])
+
+    @property
+    def extent(self) -> str | list[str]:
+        """What a unit that is made from the whole of this one depends on."""
+        return [self.fingerprint, *self.pieces] if self.open else self.fingerprint
 
     @property
     def run(self) -> str:
         """The directory's own name."""
         return f"{self.name}-{self.fingerprint}"
+
+    def files(self, name: str) -> list[str]:
+        """The names of its pieces' files: ``shard-00000.tar`` for the name ``shard-{}.tar``."""
+        return [name.format(piece) for piece in self.pieces]
 
 
 class Layout:
@@ -87,28 +115,45 @@ class Layout:
         return self.config.benchmark.model_dump(mode="json", exclude=others)
 
     def captions(self, seed: int) -> Unit:
-        """The captions of a seed."""
+        """The captions of a seed. Sources that are not in use are no part of them."""
         config, seed = self.config, self._data_seed(seed)
-        settings = {
-            **config.captions.model_dump(mode="json"),
-            **self._labels(),
-            "seed": seed,
-        }
-        return Unit("captions", f"{config.benchmark.name}-s{seed}", settings)
+        captions = config.captions
+        unused = {name for name in ("llm", "corpus") if name not in captions.used}
+        settings = {**captions.model_dump(mode="json", exclude=unused), **self._labels(), "seed": seed}
+        settings["tokenizer_identity"] = tokenizer_identity(captions.tokenizer)
+        identities: dict[str, str] = {}
+        if captions.template.pairs is not None:
+            identities |= file_identities("captions.template.pairs", (captions.template.pairs,))
+        if "llm" in captions.used:
+            settings["llm"] = {k: v for k, v in settings["llm"].items() if k not in _LLM_OPERATION}
+            identities["llm"] = captions.llm.url or model_identity(captions.llm.model)
+        if "corpus" in captions.used:
+            corpus = captions.corpus
+            identities |= file_identities("captions.corpus.files", corpus.files)
+            identities |= file_identities("captions.corpus.evaluation_ids", corpus.evaluation_ids)
+        return Unit("captions", f"{config.benchmark.name}-s{seed}", {**settings, "identities": identities})
+
+    def captions_operation(self) -> dict[str, Any]:
+        """How the language model of the captions is to be asked; no part of the captions."""
+        used = "llm" in self.config.captions.used
+        return self.config.captions.llm.model_dump(mode="json", include=_LLM_OPERATION - {"device"}) if used else {}
 
     def synthesis(self, seed: int) -> Unit:
-        """The synthetic images of a seed. The device they are drawn on is no part of them."""
+        """The synthetic images of a seed. How many there are, and the device they are drawn on, is no part of them."""
         config, seed = self.config, self._data_seed(seed)
-        settings = config.synthesis.model_dump(mode="json", exclude={"device"})
+        settings = config.synthesis.model_dump(mode="json", exclude=_SYNTHESIS_OPERATION)
         settings["model_identity"] = model_identity(config.synthesis.model)
+        if config.synthesis.lora is not None:
+            settings["lora_identity"] = model_identity(config.synthesis.lora)
         settings["seed"] = seed
-        return Unit("synthesis", f"{config.benchmark.name}-s{seed}", settings, (self.captions(seed),), self.shards())
+        name = f"{config.benchmark.name}-s{seed}"
+        return Unit("synthesis", name, settings, (self.captions(seed),), self.shards(), open=True)
 
-    def shards(self) -> int:
-        """Shards of one seed: enough for every caption's replicas. Follows from the config alone."""
+    def shards(self) -> tuple[str, ...]:
+        """Names of the shards of one seed: enough for every caption's replicas. Follow from the config alone."""
         config = self.config
-        images = config.captions.total * config.synthesis.images_per_caption
-        return -(-images // config.synthesis.shard_size)
+        found = shards(config.captions.total, config.synthesis.images_per_caption, config.synthesis.shard_size)
+        return tuple(shard.name for shard in found)
 
     def verification(self, seed: int) -> Unit:
         """The scores of a seed's synthetic images for every class, by the CLIP that verifies; a part per shard."""
@@ -126,10 +171,10 @@ class Layout:
             **self._labels(),
         }
         name = f"{config.benchmark.name}-s{seed}"
-        return Unit("verification", name, settings, (self.synthesis(seed),), self.shards())
+        return Unit("verification", name, settings, (self.synthesis(seed),), self.shards(), open=True)
 
-    def parts(self, source: str) -> int:
-        """Parquet parts of one features unit: one per shard, else by ``features.part_size``."""
+    def parts(self, source: str) -> tuple[str, ...]:
+        """Names of the Parquet parts of one features unit: one per shard, else by ``features.part_size``."""
         config = self.config
         if source == "synthetic":
             return self.shards()
@@ -140,7 +185,7 @@ class Layout:
             "val": benchmark.val_images,
             "test": benchmark.test_images,
         }
-        return -(-rows[source] // config.features.part_size)
+        return tuple(f"{part:05d}" for part in range(-(-rows[source] // config.features.part_size)))
 
     def _feature_settings(self) -> dict[str, Any]:
         settings = self.config.features.model_dump(mode="json", exclude={"device"})
@@ -154,9 +199,10 @@ class Layout:
             seed = self._data_seed(seed)
             above = self.synthesis(seed) if source == "synthetic" else self.captions(seed)
             name = f"{config.benchmark.name}-{source}-s{seed}"
-            return Unit("features", name, {**settings, "source": source}, (above,), self.parts(source))
+            settings |= {"source": source}
+            return Unit("features", name, settings, (above,), self.parts(source), open=source == "synthetic")
         settings |= {"source": source, "benchmark": self._benchmark_settings(source), **self._labels()}
-        return Unit("features", f"{config.benchmark.name}-{source}", settings, parts=self.parts(source))
+        return Unit("features", f"{config.benchmark.name}-{source}", settings, pieces=self.parts(source))
 
     def of(self, method: str) -> tuple[Method, Layout]:
         """A configured method or variant, and the layout of the configuration with the method's changes.
@@ -223,14 +269,18 @@ class Layout:
 
 
 def closure(units: Iterable[Unit]) -> list[Unit]:
-    """The units and all that they are made from, upstream first, each once."""
-    found: dict[tuple[str, str], Unit] = {}
+    """The units and all that they are made from, upstream first, each once.
+
+    An open unit is there once for each number of pieces.
+    """
+    found: dict[tuple[str, str, tuple[str, ...]], Unit] = {}
 
     def visit(unit: Unit) -> None:
-        if (unit.stage, unit.run) not in found:
+        key = (unit.stage, unit.run, unit.pieces)
+        if key not in found:
             for above in unit.upstream:
                 visit(above)
-            found[unit.stage, unit.run] = unit
+            found[key] = unit
 
     for unit in units:
         visit(unit)

@@ -11,20 +11,26 @@ from t2ipal.config import Config
 from t2ipal.errors import UserError
 from t2ipal.layout import Layout
 
-SETTINGS: dict[str, Any] = {"source": "template", "total": 45, "max_classes": 2, "labels": "voc2007", "seed": 4}
+SETTINGS: dict[str, Any] = {"total": 45, "max_classes": 2, "labels": "voc2007", "seed": 4}
 
 
 def test_rows_are_complete_and_identified_by_source_and_text(tmp_path: Path) -> None:
     output = tmp_path / "new" / "captions.parquet"
     write_captions(SETTINGS, output)
     table = pq.read_table(output)
-    assert table.column_names == ["caption_id", "text", "labels", "requested", "source"]
+    assert table.column_names == [
+        *("caption_id", "text", "labels", "requested", "source"),
+        *("mentions", "tokens", "truncated"),
+    ]
     rows = table.to_pylist()
     assert len(rows) == len({row["caption_id"] for row in rows}) == 45
     for row in rows:
         assert row["source"] == "template"
         assert row["caption_id"] == hashlib.sha256(("template" + row["text"]).encode()).hexdigest()[:16]
         assert set(row["labels"]) == set(row["requested"])
+        assert {mention["label"] for mention in row["mentions"]} == set(row["labels"])
+        assert all(row["text"][m["start"] : m["end"]] == m["phrase"] for m in row["mentions"])
+        assert 4 < row["tokens"] < 32 and not row["truncated"]
     assert json.loads(table.schema.metadata[b"t2ipal"])["settings"]["seed"] == 4
 
 
@@ -49,7 +55,10 @@ def test_the_manifest_counts_classes_and_agreement(tmp_path: Path) -> None:
     assert manifest["per_class"]["room"] == {"first": 30, "requested": 30, "mined": 30 + extra, "both": 30}
     assert manifest["per_class"]["fox"] == {"first": 30, "requested": 30, "mined": 30, "both": 30}
     assert manifest["classes_per_caption"] == {"1": 60 - extra, "2": extra}
-    assert manifest["settings"] == {**settings, "labels_identity": ""}
+    assert manifest["settings"] == settings
+    assert manifest["pairs"] == {"room": {"fox": extra}}
+    assert manifest["sources"]["template"]["count"] == 60
+    assert manifest["topped_up"] == {}
 
 
 def test_the_layouts_own_settings_are_accepted(tmp_path: Path) -> None:

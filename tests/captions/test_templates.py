@@ -2,9 +2,23 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from t2ipal.captions.templates import FRAMES, PLACES, article, enumerate_words, fill, write
+from t2ipal.captions.caption import Caption, Slot, Source
+from t2ipal.captions.companions import Companions
+from t2ipal.captions.duplicates import Taken
+from t2ipal.captions.templates import (
+    ADJECTIVES,
+    FRAMES,
+    PLACES,
+    PromptSource,
+    TemplateSource,
+    article,
+    enumerate_words,
+    fill,
+    write,
+)
 from t2ipal.errors import UserError
 from t2ipal.labels import LabelSet
 from t2ipal.pack import texts
@@ -115,6 +129,38 @@ def test_labels_are_mined_even_where_frames_name_a_class(tmp_path: Path) -> None
 def test_more_classes_than_the_set_has_are_not_asked_for(tmp_path: Path) -> None:
     captions = write(_own(tmp_path, "classes: [fox, owl]"), 40, 5, seed=0)
     assert {len(caption.requested) for caption in captions} == {1, 2}
+
+
+def _serve(source: Source, rounds: int) -> list[Caption | None]:
+    register = Taken(near=False)
+    slots = [[Slot(20 * r + i, name) for i, name in enumerate(VOC.names)] for r in range(rounds)]
+    return [caption for r in range(rounds) for caption in source.serve(slots[r], register)]
+
+
+def test_attributes_stand_before_a_third_of_the_classes_and_change_no_label() -> None:
+    rng = np.random.default_rng(0)
+    served = _serve(TemplateSource(VOC, Companions(VOC, 1), rng, attributes=True), 30)
+    captions = [caption for caption in served if caption is not None]
+    assert len(captions) == 600
+    assert all(caption.labels == caption.requested for caption in captions)
+    described = [c for c in captions if re.search(rf"\b({'|'.join(ADJECTIVES)}) \w", c.text, re.IGNORECASE)]
+    assert len(described) / 600 == pytest.approx(1 / 3, abs=0.06)
+    assert not any(re.search(r"\ba (old|aero|arm)", caption.text) for caption in captions)
+
+
+def test_the_usual_prompts_are_used_each_once_and_then_there_are_none() -> None:
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    source = PromptSource(VOC, seed=1)
+    cats = [caption for caption in _serve(source, 81) if caption is not None and caption.requested == ("cat",)]
+    words = (VOC.prompt_name("cat"), *VOC.synonyms["cat"])
+    assert len(cats) == min(81, 80 * len(words))
+    texts = {template(word) for word in words for template in OPENAI_IMAGENET_TEMPLATES}
+    assert len({caption.text for caption in cats}) == len(cats)
+    assert {caption.text for caption in cats} <= texts
+    assert [c.text for c in _serve(PromptSource(VOC, seed=1), 2) if c] != [
+        c.text for c in _serve(PromptSource(VOC, seed=2), 2) if c
+    ]
 
 
 def test_names_with_braces_and_markup_stay_text(tmp_path: Path) -> None:

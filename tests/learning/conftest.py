@@ -174,7 +174,7 @@ class Run:
         unit = layout.training(method, seed)
         sources = [above for above in unit.upstream if above.stage == "features"]
         for above in sources:
-            if not (layout.directory(above) / "part-00000.parquet").exists():
+            if not (layout.directory(above) / f"part-{above.pieces[0]}.parquet").exists():
                 self._write(layout, above)
         verified = [above for above in unit.upstream if above.stage == "verification"]
         for above in verified:
@@ -183,9 +183,9 @@ class Run:
         return {
             "settings": unit.settings,
             "output": str(layout.directory(unit) / "model.json"),
-            "features": {above.settings["source"]: [str(layout.directory(above)), above.parts] for above in sources},
+            "features": {above.settings["source"]: [str(layout.directory(above)), above.pieces] for above in sources},
             "members": [str(layout.directory(above)) for above in unit.upstream if above.stage == "training"],
-            **{above.stage: [str(layout.directory(above)), above.parts] for above in verified},
+            **{above.stage: [str(layout.directory(above)), above.pieces] for above in verified},
         }
 
     def job(self, method: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Job:
@@ -197,7 +197,7 @@ class Run:
         source = unit.settings["source"]
         count, positions = SOURCES[source]
         features = separable(count, len(NAMES), list(SOURCES).index(source), positions=positions)
-        for part, rows in enumerate(np.array_split(np.arange(count), unit.parts)):
+        for piece, rows in zip(unit.pieces, np.array_split(np.arange(count), len(unit.pieces)), strict=True):
             found = store.Rows(
                 keys=[f"k{row}" for row in rows],
                 labels=[[NAMES[label] for label in np.flatnonzero(features.values[row] == 1)] for row in rows],
@@ -206,7 +206,7 @@ class Run:
                 local=features.local[rows],
                 length=features.length[rows],
             )
-            path = layout.directory(unit) / f"part-{part:05d}.parquet"
+            path = layout.directory(unit) / f"part-{piece}.parquet"
             store.write(path, [found], {"identity": unit.settings["model_identity"]})
 
     @staticmethod
@@ -215,10 +215,10 @@ class Run:
         count = SOURCES["synthetic"][0]
         targets = separable(count, len(NAMES), list(SOURCES).index("synthetic")).values
         scores = (targets + np.random.default_rng(5).normal(size=targets.shape)).astype(np.float32)
-        for part, rows in enumerate(np.array_split(np.arange(count), unit.parts)):
+        for piece, rows in zip(unit.pieces, np.array_split(np.arange(count), len(unit.pieces)), strict=True):
             labels = [[NAMES[label] for label in np.flatnonzero(targets[row] == 1)] for row in rows]
             found = verifications.Scores([f"k{row}" for row in rows], labels, scores[rows], {"labels": list(NAMES)})
-            verifications.write(layout.directory(unit) / f"part-{part:05d}.parquet", found)
+            verifications.write(layout.directory(unit) / f"part-{piece}.parquet", found)
 
 
 @pytest.fixture

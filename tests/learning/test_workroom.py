@@ -37,12 +37,15 @@ def test_job_is_made_of_its_description(tmp_path: Path) -> None:
         {
             "settings": {"method": "x"},
             "output": str(tmp_path / "model.json"),
-            "features": {"captions": ["c", 2], "train": ["t", 1]},
+            "features": {"captions": ["c", ["00000", "00001"]], "train": ["t", ["00000"]]},
             "members": ["a", "b"],
         }
     )
     assert job.output == tmp_path / "model.json" and job.settings == {"method": "x"}
-    assert job.features == {"captions": FeatureSet(Path("c"), 2), "train": FeatureSet(Path("t"), 1)}
+    assert job.features == {
+        "captions": FeatureSet(Path("c"), ("00000", "00001")),
+        "train": FeatureSet(Path("t"), ("00000",)),
+    }
     assert [str(path) for path in job.inputs] == [
         *("c/part-00000.parquet", "c/part-00001.parquet", "t/part-00000.parquet"),
         *("a/model.json", "a/model.safetensors", "b/model.json", "b/model.safetensors"),
@@ -109,7 +112,7 @@ def test_key_changes_with_seed_shots_labels_inputs_and_the_stages_version(
 def test_samples_are_all_rows_of_all_parts(run: Any) -> None:
     job = run.job("tai-dpt")
     (found,) = job.features.values()
-    assert found.parts == 2
+    assert found.pieces == ("00000", "00001")
     samples = Workroom("cpu").samples(job, "captions")
     expected = store.read(found.files)
     assert samples.rows.tolist() == list(range(64)) and len(expected.keys) == 64

@@ -67,7 +67,7 @@ def page(run: Any):
     unit = run.layout.verification(run.config.seeds[0])
 
     def of(scores: Scores) -> str:
-        write(run.layout.directory(unit) / "part-00000.parquet", scores)
+        write(run.layout.directory(unit) / f"part-{unit.pieces[0]}.parquet", scores)
         html = render(run.config)
         return html[html.index('<section id="verification"') : html.index('<section id="heatmaps"')]
 

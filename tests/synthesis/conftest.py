@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from t2ipal.settings import SynthesisSettings
+
 
 @pytest.fixture(scope="session")
 def pipeline_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -80,23 +82,18 @@ def pipeline_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(pipeline_dir: Path) -> dict[str, Any]:
     """Settings of a synthesis unit: 11 images of two shards, in batches of two."""
-    return {
-        "model": f"local-dir:{pipeline_dir}",
-        "model_identity": "sha256:0123456789abcdef",
-        "revision": None,
-        "images_per_caption": 1,
-        "steps": 2,
-        "guidance": 3.0,
-        "negative_prompt": "",
-        "height": 16,
-        "width": 16,
-        "dtype": "float32",
-        "batch_size": 2,
-        "shard_size": 6,
-        "redraws": 2,
-        "image_format": "png",
-        "seed": 5,
-    }
+    chosen = SynthesisSettings(
+        model=f"local-dir:{pipeline_dir}",
+        steps=2,
+        height=16,
+        width=16,
+        batch_size=2,
+        shard_size=6,
+        redraws=2,
+    )
+    operation = {"device", "images_per_caption", "shards_per_job"}
+    identity = {"model_identity": "sha256:0123456789abcdef", "seed": 5}
+    return {**chosen.model_dump(mode="json", exclude=operation), **identity}
 
 
 @pytest.fixture

@@ -17,11 +17,19 @@ from PIL import Image
 
 from t2ipal.errors import UnfinishedError, UserError
 from t2ipal.io import file_sha256
+from t2ipal.synthesis import generator
 from t2ipal.synthesis.gate import FloatImage
 from t2ipal.synthesis.generator import Generator
-from t2ipal.synthesis.stage import draw_shard, stop_requests
+from t2ipal.synthesis.plan import Shard, shards
+from t2ipal.synthesis.stage import Job, draw, stop_requests
 
 Settings = dict[str, Any]
+
+
+def draw_shard(settings: Settings, captions: Path, chunk: int, output: Path, count: int = 0) -> None:
+    """Draw one shard of the first replica; it is full unless ``count`` is given."""
+    size = settings["shard_size"]
+    draw([Job(settings, captions, Shard(0, chunk, count or size, size), output)], "cpu")
 
 
 class CrashError(Exception):
@@ -61,15 +69,15 @@ def manifest(output: Path) -> dict[str, Any]:
 @pytest.fixture
 def undisturbed(tmp_path: Path, settings: Settings, captions: Path) -> bytes:
     output = tmp_path / "undisturbed" / "shard-00000.tar"
-    draw_shard(settings, captions, 0, output, "cpu")
+    draw_shard(settings, captions, 0, output)
     return output.read_bytes()
 
 
 def test_a_shard_holds_its_captions_labels_and_distinct_images(
     tmp_path: Path, settings: Settings, captions: Path
 ) -> None:
-    output = tmp_path / "out" / "shard-00001.tar"
-    draw_shard(settings, captions, 1, output, "cpu")
+    output = tmp_path / "out" / "shard-00001-n5.tar"
+    draw_shard(settings, captions, 1, output, count=5)
     rows = records(output)
     assert [row["key"] for row in rows] == [f"{index:016x}-000" for index in range(6, 11)]
     assert [row["labels"] for row in rows] == [["dog"] if index % 2 else ["cat", "dog"] for index in range(6, 11)]
@@ -83,7 +91,7 @@ def test_a_shard_holds_its_captions_labels_and_distinct_images(
     assert facts["seconds"] > 0
     assert facts["images_per_second"] > 0
     assert {key: facts[key] for key in ("shard", "count", "redrawn", "failed", "device", "resumed")} == {
-        "shard": 1,
+        "shard": "00001-n5",
         "count": 5,
         "redrawn": 0,
         "failed": 0,
@@ -106,10 +114,10 @@ def test_a_crash_after_some_batches_changes_no_byte_and_draws_none_again(
     with monkeypatch.context() as patch:
         Tap(patch, batches, crash)
         with pytest.raises(CrashError):
-            draw_shard(settings, captions, 0, output, "cpu")
+            draw_shard(settings, captions, 0, output)
     assert not output.exists()
     tap = Tap(monkeypatch)
-    draw_shard(settings, captions, 0, output, "cpu")
+    draw_shard(settings, captions, 0, output)
     assert tap.images == 6 - 2 * batches
     assert output.read_bytes() == undisturbed
     assert manifest(output)["resumed"] == 2 * batches
@@ -124,11 +132,12 @@ def test_a_torn_tail_changes_no_byte(
         with monkeypatch.context() as patch:
             Tap(patch, 2, crash)
             with pytest.raises(CrashError):
-                draw_shard(settings, captions, 0, output, "cpu")
+                draw_shard(settings, captions, 0, output)
         part = output.with_name("shard-00000.tar.part")
         os.truncate(part, int(rng.integers(1, part.stat().st_size)))
-        draw_shard(settings, captions, 0, output, "cpu")
+        draw_shard(settings, captions, 0, output)
         assert output.read_bytes() == undisturbed
+        output.unlink()
 
 
 def test_changed_settings_resume_nothing(
@@ -143,8 +152,8 @@ def test_changed_settings_resume_nothing(
     with monkeypatch.context() as patch:
         Tap(patch, 2, crash)
         with pytest.raises(CrashError):
-            draw_shard(settings | {"guidance": 5.0}, captions, 0, output, "cpu")
-    draw_shard(settings, captions, 0, output, "cpu")
+            draw_shard(settings | {"guidance": 5.0}, captions, 0, output)
+    draw_shard(settings, captions, 0, output)
     assert "discarded" in capsys.readouterr().err
     assert output.read_bytes() == undisturbed
 
@@ -162,13 +171,13 @@ def test_sigterm_finishes_the_batch_and_exits_with_tempfail(
     with monkeypatch.context() as patch:
         tap = Tap(patch, 1, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(SystemExit) as stopped:
-            draw_shard(settings, captions, 0, output, "cpu")
+            draw_shard(settings, captions, 0, output)
     assert stopped.value.code == UnfinishedError.EX_TEMPFAIL == 75
     assert tap.images == 4
     assert signal.getsignal(signal.SIGTERM) is before
     assert "4 of 6 images are kept" in capsys.readouterr().err
     tap = Tap(monkeypatch)
-    draw_shard(settings, captions, 0, output, "cpu")
+    draw_shard(settings, captions, 0, output)
     assert tap.images == 2
     assert output.read_bytes() == undisturbed
 
@@ -203,7 +212,7 @@ def test_a_black_image_is_redrawn_and_the_attempt_recorded(
     plain = records(tmp_path / "undisturbed" / "shard-00000.tar")
     spoil(monkeypatch, {plain[3]["seed"]}, 0.0)
     output = tmp_path / "shard-00000.tar"
-    draw_shard(settings, captions, 0, output, "cpu")
+    draw_shard(settings, captions, 0, output)
     rows = records(output)
     assert rows[3]["attempt"] == 1
     assert rows[3]["faults"] == ["black"]
@@ -212,7 +221,7 @@ def test_a_black_image_is_redrawn_and_the_attempt_recorded(
     assert rows[:3] + rows[4:] == plain[:3] + plain[4:]
     assert manifest(output)["redrawn"] == 1
     assert manifest(output)["failed"] == 0
-    assert manifest(output)["faults"] == {"nan": 0, "black": 1, "constant": 0}
+    assert manifest(output)["faults"] == {"nan": 0, "blanked": 0, "black": 1, "constant": 0}
 
 
 def test_a_failed_image_is_recorded_with_its_labels_and_counted_after_a_resume(
@@ -226,8 +235,8 @@ def test_a_failed_image_is_recorded_with_its_labels_and_counted_after_a_resume(
     with monkeypatch.context() as patch:
         Tap(patch, 3, crash)  # batch 0 takes three calls
         with pytest.raises(CrashError):
-            draw_shard(settings, captions, 0, output, "cpu")
-    draw_shard(settings, captions, 0, output, "cpu")
+            draw_shard(settings, captions, 0, output)
+    draw_shard(settings, captions, 0, output)
     rows = records(output)
     assert [row["failed"] for row in rows] == [False, True, False, False, False, False]
     assert rows[1]["labels"] == ["dog"]
@@ -241,7 +250,7 @@ def test_seeds_and_pixels_do_not_depend_on_the_shard_size(
     tmp_path: Path, settings: Settings, captions: Path, undisturbed: bytes
 ) -> None:
     output = tmp_path / "small.tar"
-    draw_shard(settings | {"shard_size": 2}, captions, 1, output, "cpu")
+    draw_shard(settings | {"shard_size": 2}, captions, 1, output)
     small, large = records(output), records(tmp_path / "undisturbed" / "shard-00000.tar")[2:4]
     assert [(row["key"], row["seed"], row["sha256"]) for row in small] == [
         (row["key"], row["seed"], row["sha256"]) for row in large
@@ -251,33 +260,80 @@ def test_seeds_and_pixels_do_not_depend_on_the_shard_size(
 def test_a_log_is_told_the_speed_in_plain_lines(
     tmp_path: Path, settings: Settings, captions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw_shard(settings, captions, 0, tmp_path / "shard.tar", "cpu")
+    draw_shard(settings, captions, 0, tmp_path / "shard.tar")
     written = capsys.readouterr().err
-    assert re.search(r"shard 0: 6 of 6 images, [\d.]+/s", written)
+    assert re.search(r"shard 00000: 6 of 6 images, [\d.]+/s", written)
     assert "\r" not in written
 
 
-def test_a_shard_outside_the_plan_and_a_missing_gpu_are_refused(
+def test_a_shard_outside_the_captions_is_refused(tmp_path: Path, settings: Settings, captions: Path) -> None:
+    with pytest.raises(UserError, match="shard 00002 needs the captions 12 to 17, but there are 11"):
+        draw_shard(settings, captions, 2, tmp_path / "shard.tar")
+
+
+def test_several_shards_are_drawn_from_one_loading_of_the_model_and_finished_ones_are_kept(
     tmp_path: Path, settings: Settings, captions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="shard 2 does not exist"):
-        draw_shard(settings, captions, 2, tmp_path / "shard.tar", "cpu")
-    with pytest.raises(UserError, match="this machine has cpu"):
-        draw_shard(settings, captions, 0, tmp_path / "shard.tar", "cuda:0")
+    loads: list[str] = []
+    load = generator.load
+    monkeypatch.setattr(generator, "load", lambda *given: (loads.append(given[1]), load(*given))[1])
+    jobs = [
+        Job(settings | {"seed": seed}, captions, shard, tmp_path / f"s{seed}" / f"shard-{shard.name}.tar")
+        for seed in (0, 1)
+        for shard in shards(11, 1, 6)
+    ]
+    draw(jobs[:1], "cpu")
+    kept = jobs[0].output.stat().st_mtime_ns
+    tap = Tap(monkeypatch)
+    draw(jobs, "cpu")
+    assert loads == ["cpu", "cpu"]
+    assert tap.images == 2 * 11 - 6
+    assert jobs[0].output.stat().st_mtime_ns == kept
+    assert records(jobs[0].output)[0]["seed"] != records(jobs[2].output)[0]["seed"]
+    draw(jobs, "cpu")
+    assert len(loads) == 2
+
+
+def test_more_captions_draw_only_what_is_new(
+    tmp_path: Path, settings: Settings, captions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Job(settings, captions, Shard(0, 0, 4, 6), tmp_path / "shard-00000-n4.tar")
+    many = Job(settings, captions, Shard(0, 0, 6, 6), tmp_path / "shard-00000.tar")
+    alone = tmp_path / "alone" / "shard-00000.tar"
+    draw_shard(settings, captions, 0, alone)
+    draw([few], "cpu")
+    tap = Tap(monkeypatch)
+    draw([many], "cpu")
+    assert tap.images == 2
+    assert many.output.read_bytes() == alone.read_bytes()
+    few.output.unlink()
+    draw([few], "cpu")
+    assert tap.images == 2
+    assert records(few.output) == records(many.output)[:4]
+
+
+def test_a_damaged_shard_is_drawn_again(
+    tmp_path: Path, settings: Settings, captions: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "undisturbed" / "shard-00000.tar"
+    output.write_bytes(undisturbed[:700] + b"x" + undisturbed[701:])
+    draw_shard(settings, captions, 0, output)
+    assert "shard-00000.tar is damaged: its sha256 is not that of its manifest" in capsys.readouterr().err
+    assert output.read_bytes() == undisturbed
 
 
 _JOB = """
 import json, sys
 from pathlib import Path
 from t2ipal.synthesis.generator import Generator
-from t2ipal.synthesis.stage import draw_shard
-draw = Generator.draw
+from t2ipal.synthesis.stage import Job, draw
+from t2ipal.synthesis.plan import Shard
+real = Generator.draw
 def told(*args):
     print("drawing", flush=True)
-    return draw(*args)
+    return real(*args)
 Generator.draw = told
-draw_shard(json.loads(sys.argv[1]), Path(sys.argv[2]), 0, Path(sys.argv[3]), "cpu")
+draw([Job(json.loads(sys.argv[1]), Path(sys.argv[2]), Shard(0, 0, 6, 6), Path(sys.argv[3]))], "cpu")
 """
 
 
@@ -297,6 +353,6 @@ def test_sigkill_of_a_real_process_changes_no_byte(
         process.wait()
     assert process.returncode == -signal.SIGKILL
     assert not output.exists()
-    draw_shard(settings, captions, 0, output, "cpu")
+    draw_shard(settings, captions, 0, output)
     assert manifest(output)["resumed"] == 4
     assert output.read_bytes() == undisturbed

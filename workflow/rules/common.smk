@@ -1,7 +1,6 @@
 """Paths and parameters for the rules. All knowledge of them is in t2ipal.layout; here it is only asked."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -9,7 +8,9 @@ from t2ipal import preflight
 from t2ipal.config import parse as parse_config
 from t2ipal.errors import UserError
 from t2ipal.io import canonical_json
-from t2ipal.experiments import Batch, batches, experiments
+from t2ipal import devices
+from t2ipal.batches import Batch, ShardBatch, batches, shard_batches
+from t2ipal.experiments import experiments
 from t2ipal.layout import Layout, Unit, closure
 
 # Two jobs of one thread each are faster than one job of two threads; Snakemake sets OMP_NUM_THREADS from this.
@@ -53,6 +54,21 @@ def _experiments():
 EXPERIMENTS = _experiments()
 # Jobs of several trainings or evaluations; one that is asked for makes all of its units.
 BATCHES = batches(EXPERIMENTS, CONFIG.training.models_per_job)
+# Where the workflow computes itself, as many jobs with a GPU run at once as there are GPUs.
+GPUS = len(devices.visible())
+if "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS)
+
+
+def _drawn():
+    """The images that tables, studies and `synthesis_all`, `verification_all` ask for."""
+    found = {name: [unit for unit in table.units if unit.stage == "synthesis"] for name, table in EXPERIMENTS.items()}
+    if found:
+        found["verification"] = [LAYOUT.synthesis(seed) for seed in CONFIG.seeds]
+    return found
+
+
+SHARD_BATCHES = shard_batches(_drawn(), CONFIG.synthesis.shards_per_job)
 
 
 def _checked_units():
@@ -61,11 +77,17 @@ def _checked_units():
     gaps = LAYOUT.gaps()
     verifications = [LAYOUT.verification(seed) for seed in CONFIG.seeds]
     gate = [LAYOUT.features("val", CONFIG.seeds[0]), LAYOUT.training("tai-dpt", CONFIG.seeds[0])]
-    return {(unit.stage, unit.run): unit for unit in closure([*ends, *gaps, *verifications, *gate])}
+    found = {}
+    for unit in closure([*ends, *gaps, *verifications, *gate]):
+        # Of an open unit the first one that has a piece is the one to make it.
+        for piece in unit.pieces or ("",):
+            found.setdefault((unit.stage, unit.run, piece), unit)
+            found.setdefault((unit.stage, unit.run, ""), unit)
+    return found
 
 
-def units() -> dict[tuple[str, str], Unit]:
-    """All units of the configuration. Asked for by the first job, so that `snakemake pack` needs no models yet."""
+def units() -> dict[tuple[str, str, str], Unit]:
+    """All units of the configuration, by stage, directory and piece. Asked for by the first job, so that `snakemake pack` needs no models yet."""
     if "found" not in units.__dict__:
         units.found = or_exit(_checked_units)
     return units.found
@@ -73,12 +95,13 @@ def units() -> dict[tuple[str, str], Unit]:
 
 def unit(stage: str, wildcards) -> Unit:
     """The unit behind a requested path."""
-    if (stage, wildcards.run) not in units():
+    found = units().get((stage, wildcards.run, getattr(wildcards, "part", "")))
+    if found is None:
         sys.exit(
             f"t2ipal: error: {RESULTS}/{stage}/{wildcards.run} belongs to no unit of this configuration; "
             f"request a target such as {stage}_all, or restore the configuration that it was made with"
         )
-    return units()[stage, wildcards.run]
+    return found
 
 
 def upstream(unit: Unit, stage: str) -> Unit:
@@ -95,9 +118,9 @@ def files(unit: Unit) -> list[str]:
     """The files of a finished unit."""
     folder = LAYOUT.directory(unit)
     if unit.stage == "synthesis":
-        return [f"{folder}/shard-{shard:05d}.{end}" for shard in range(unit.parts) for end in ("tar", "json")]
+        return [f"{folder}/shard-{piece}.{end}" for piece in unit.pieces for end in ("tar", "json")]
     if unit.stage in ("features", "verification"):
-        return [f"{folder}/part-{part:05d}.parquet" for part in range(unit.parts)]
+        return [f"{folder}/part-{piece}.parquet" for piece in unit.pieces]
     return [f"{folder}/{name}" for name in PRODUCTS[unit.stage]]
 
 
@@ -167,19 +190,39 @@ def training_jobs(batch: Batch) -> str:
                 "settings": made.settings,
                 "output": files(made)[-1],
                 "features": {
-                    above.settings["source"]: [str(LAYOUT.directory(above)), above.parts]
+                    above.settings["source"]: [str(LAYOUT.directory(above)), above.pieces]
                     for above in made.upstream
                     if above.stage == "features"
                 },
                 "members": [str(LAYOUT.directory(above)) for above in made.upstream if above.stage == "training"],
                 # Where labels are not hard.
                 **{
-                    above.stage: [str(LAYOUT.directory(above)), above.parts]
+                    above.stage: [str(LAYOUT.directory(above)), above.pieces]
                     for above in made.upstream
                     if above.stage == "verification"
                 },
             }
             for made in batch.units
+        ]
+    )
+
+
+def shard_outputs(batch: ShardBatch) -> list[str]:
+    """The files of a batch of shards; each tar before its manifest."""
+    return [f"{LAYOUT.directory(made)}/shard-{piece}.{end}" for made, piece in batch.shards for end in ("tar", "json")]
+
+
+def shard_jobs(batch: ShardBatch) -> str:
+    """The shards of a batch as `t2ipal synthesis` takes them."""
+    return canonical_json(
+        [
+            {
+                "settings": made.settings,
+                "captions": files(upstream(made, "captions"))[0],
+                "shard": piece,
+                "output": f"{LAYOUT.directory(made)}/shard-{piece}.tar",
+            }
+            for made, piece in batch.shards
         ]
     )
 
@@ -200,8 +243,18 @@ def evaluation_jobs(batch: Batch) -> str:
 
 
 def gpus(device: str) -> int:
-    """GPUs that a job on `device` occupies; `auto` counts as one where there is an NVIDIA driver."""
-    return int(device.startswith("cuda") or (device == "auto" and shutil.which("nvidia-smi") is not None))
+    """GPUs that a job on `device` occupies; `auto` counts as one where there are any."""
+    return int(device.startswith("cuda") or (device == "auto" and GPUS > 0))
+
+
+def llm_in_job() -> bool:
+    """Whether a language model runs in the captions' own job, not at a server."""
+    return "llm" in CONFIG.captions.used and CONFIG.captions.llm.url is None
+
+
+def caption_memory() -> int:
+    """MB for the captions: more where a language model or the pools of a corpus are held."""
+    return 8000 if llm_in_job() else 2000 if "corpus" in CONFIG.captions.used else 1000
 
 
 def claim_results():

@@ -13,7 +13,7 @@ rule summary:
     conda:
         "../../envs/t2ipal.yaml"
     params:
-        config=canonical_json(CONFIG.model_dump(mode="json")),
+        config=lambda wildcards: canonical_json(CONFIG.model_dump(mode="json")),
     message:
         "summary of all results"
     shell:
@@ -34,7 +34,7 @@ rule report:
     conda:
         "../../envs/t2ipal.yaml"
     params:
-        config=canonical_json(CONFIG.model_dump(mode="json")),
+        config=lambda wildcards: canonical_json(CONFIG.model_dump(mode="json")),
     message:
         "report of all results"
     shell:
@@ -60,7 +60,7 @@ rule experiment:
     conda:
         "../../envs/t2ipal.yaml"
     params:
-        config=canonical_json(CONFIG.model_dump(mode="json")),
+        config=lambda wildcards: canonical_json(CONFIG.model_dump(mode="json")),
     message:
         "table and figure of {wildcards.experiment}"
     shell:

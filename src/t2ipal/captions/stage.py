@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from t2ipal.captions import templates
-from t2ipal.captions.templates import Caption
+from t2ipal.captions.caption import Caption, Register, Source
+from t2ipal.captions.companions import Companions
+from t2ipal.captions.duplicates import Taken
+from t2ipal.captions.manifest import manifest
+from t2ipal.captions.mixture import Balance, compose
+from t2ipal.captions.templates import PromptSource, TemplateSource
+from t2ipal.captions.tokens import TokenCounter
 from t2ipal.errors import UserError
 from t2ipal.io import atomic_path, canonical_json, write_json
 from t2ipal.labels import LabelSet
@@ -26,6 +31,14 @@ SCHEMA = pa.schema(
         ("labels", pa.list_(pa.string())),
         ("requested", pa.list_(pa.string())),
         ("source", pa.string()),
+        (
+            "mentions",
+            pa.list_(
+                pa.struct([("label", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("phrase", pa.string())])
+            ),
+        ),
+        ("tokens", pa.int32()),
+        ("truncated", pa.bool_()),
     ]
 )
 
@@ -35,67 +48,111 @@ class StageSettings(CaptionSettings):
 
     labels: str = Field(description="Label set: name of a shipped one, or path of a YAML file.")
     labels_identity: str = Field("", description="Hash of the label set: part of the fingerprint only.")
+    tokenizer_identity: str = Field("", description="Hash of the tokenizer: part of the fingerprint only.")
+    identities: dict[str, str] = Field({}, description="Hashes of the files it reads: part of the fingerprint only.")
     seed: int = Field(ge=0, description="Seed of the captions.")
 
 
-def caption_id(source: str, text: str) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of source and text."""
-    return hashlib.sha256(f"{source}{text}".encode()).hexdigest()[:16]
+def sources(labels: LabelSet, settings: StageSettings, rng: np.random.Generator) -> dict[str, Source]:
+    """The configured sources, and templates in any case, which stand in for the others.
 
-
-def manifest(captions: Sequence[Caption], settings: StageSettings, names: Sequence[str]) -> dict[str, Any]:
-    """Counts per class, and how far the classes asked for and the classes mined agree.
-
-    ``agreement`` is the share of captions that name exactly the classes they were asked for.
+    Raises:
+        UserError: a source's files or model are not fit.
     """
-    first = Counter(caption.requested[0] for caption in captions)
-    requested = Counter(name for caption in captions for name in caption.requested)
-    mined = Counter(name for caption in captions for name in caption.labels)
-    both = Counter(name for caption in captions for name in set(caption.requested) & set(caption.labels))
-    exact = sum(set(caption.requested) == set(caption.labels) for caption in captions)
+    companions = Companions(labels, settings.max_classes, settings.template.pairs)
+    found: dict[str, Source] = {"template": TemplateSource(labels, companions, rng, settings.template.attributes)}
+    if "prompts" in settings.used:
+        found["prompts"] = PromptSource(labels, settings.seed)
+    if "llm" in settings.used:
+        from t2ipal.captions.llm import LlmSource
+
+        found["llm"] = LlmSource(labels, settings.llm, companions, settings.seed)
+    if "corpus" in settings.used:
+        from t2ipal.captions.corpus import CorpusSource
+
+        found["corpus"] = CorpusSource(labels, settings.corpus, settings.seed)
+    return found
+
+
+def registers() -> dict[str, Register]:
+    """Templates differ in few words and are compared as they stand; what others write, also by nearness."""
+    exact, near = Taken(near=False), Taken(near=True)
+    return {"template": exact, "prompts": exact, "llm": near, "corpus": near}
+
+
+def _balance(settings: StageSettings) -> Balance:
+    used: list[str] = sorted(settings.used)
+    counts = {str(name): count for name, count in settings.counts.items()}
+    weights = {str(name): weight for name, weight in settings.sources.items()}
+    limits = {name: counts[name] for name in used if name in counts}
+    weights = {name: float(limits.get(name, weights.get(name, 0.0))) for name in used}
+    return Balance(settings.total, weights, limits, settings.floor, settings.cap)
+
+
+def _row(caption: Caption, tokens: int, context: int) -> dict[str, Any]:
     return {
-        "count": len(captions),
-        "classes_per_caption": {
-            str(size): count for size, count in sorted(Counter(len(caption.labels) for caption in captions).items())
-        },
-        "agreement": exact / len(captions),
-        "per_class": {
-            name: {"first": first[name], "requested": requested[name], "mined": mined[name], "both": both[name]}
-            for name in names
-        },
-        "settings": settings.model_dump(mode="json"),
+        "caption_id": caption.caption_id,
+        "text": caption.text,
+        "labels": list(caption.labels),
+        "requested": list(caption.requested),
+        "source": caption.source,
+        "mentions": [mention._asdict() for mention in caption.mentions],
+        "tokens": tokens,
+        "truncated": tokens > context,
     }
 
 
-def write_captions(settings: dict[str, Any], output: Path) -> None:
-    """Write exactly ``total`` distinct captions to ``output``, after the manifest ``captions.json`` beside it.
-
-    Columns: caption_id, text, labels (mined from the text, in label-set order), requested, source. The rows
-    depend on the settings alone.
-
-    Raises:
-        UserError: the settings or the label set do not fit, or so many distinct captions cannot be made.
-    """
+def _parsed(settings: Mapping[str, Any], operation: Mapping[str, Any]) -> StageSettings:
+    values = {**settings, "llm": {**settings["llm"], **operation}} if "llm" in settings else settings
     try:
-        parsed = StageSettings.model_validate(settings)
+        return StageSettings.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         raise UserError(f"captions settings: key '{key}': {problem['msg']}") from None
+
+
+def _warn(rows: Sequence[dict[str, Any]], tokenizer: str, context: int) -> None:
+    cut = sum(row["truncated"] for row in rows)
+    if cut:
+        print(
+            f"t2ipal captions: warning: {cut} of {len(rows)} captions have more than the {context} tokens that "
+            f"{tokenizer} reads; their ends are lost on it",
+            file=sys.stderr,
+        )
+
+
+def write_captions(
+    settings: Mapping[str, Any], output: Path, operation: Mapping[str, Any] | None = None, device: str = "cpu"
+) -> None:
+    """Write exactly ``total`` distinct captions to ``output``, after the manifest ``captions.json`` beside it.
+
+    Columns: caption_id, text, labels (mined from the text, in label-set order), requested, source, mentions (the
+    matches that the labels stem from), tokens (of ``captions.tokenizer``), truncated. The rows depend on the
+    settings, the files and the models that they name alone; of two totals the smaller one's rows come first.
+    ``operation`` holds keys of ``captions.llm`` that only say how to go about it, as the layout splits them off.
+
+    Raises:
+        UserError: the settings or the label set do not fit, a source's files or model are not fit, or so many
+            distinct captions cannot be made.
+    """
+    parsed = _parsed(settings, {**(operation or {}), "device": device})
     labels = LabelSet.load(parsed.labels)
-    captions = templates.write(labels, parsed.total, parsed.max_classes, parsed.seed)
-    rows = [
-        {
-            "caption_id": caption_id(parsed.source, caption.text),
-            "text": caption.text,
-            "labels": list(caption.labels),
-            "requested": list(caption.requested),
-            "source": parsed.source,
-        }
-        for caption in captions
-    ]
-    metadata = {b"t2ipal": canonical_json({"settings": parsed.model_dump(mode="json")}).encode()}
+    counter = TokenCounter.load(parsed.tokenizer)
+    rng = np.random.default_rng(parsed.seed)
+    chosen = sources(labels, parsed, rng)
+    mixture = compose(labels, _balance(parsed), chosen, registers(), rng)
+    tokens = counter.count([caption.text for caption in mixture.captions])
+    rows = [_row(caption, count, counter.context) for caption, count in zip(mixture.captions, tokens, strict=True)]
+    _warn(rows, parsed.tokenizer, counter.context)
+    facts = {name: source.facts() for name, source in chosen.items()}
+    document = {
+        **manifest(mixture, labels.names, facts),
+        "tokens": {"most": max(tokens), "context": counter.context, "truncated": sum(r["truncated"] for r in rows)},
+        "settings": dict(settings),
+    }
+    metadata = {b"t2ipal": canonical_json({"settings": dict(settings)}).encode()}
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
-    write_json(output.with_suffix(".json"), manifest(captions, parsed, labels.names))
+    write_json(output.with_suffix(".json"), document)
     with atomic_path(output) as partial:
         pq.write_table(table, partial)

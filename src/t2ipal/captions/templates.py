@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from t2ipal.errors import UserError
+from t2ipal.captions.caption import Caption, Register, Slot, mined
+from t2ipal.captions.companions import Companions
+from t2ipal.captions.duplicates import Taken
+from t2ipal.captions.mixture import Balance, compose
 from t2ipal.labels import LabelSet
 
 FRAMES = (
@@ -38,24 +41,19 @@ PLACES = (
     "at night", "in the dark", "in the snow", "in winter", "on the road", "in the street", "on the water", "by the sea",
     "in the sky", "under a clear sky",
 )  # fmt: skip
-ONE_CLASS = 0.4
+ADJECTIVES = (
+    "small", "large", "little", "big", "old", "new", "red", "blue", "green", "yellow", "white", "black", "brown",
+    "bright", "dark", "quiet", "pretty", "plain",
+)  # fmt: skip
 SYNONYM = 1 / 3
 PLACE = 1 / 2
+ADJECTIVE = 1 / 3
 ATTEMPTS = 2000
 
 _SOUNDS_LIKE_CONSONANT = re.compile(r"uni([^nm]|$)|u[st][aeiou]|ubi|uku|ufo|eu|ew|one\b|once", re.IGNORECASE)
 _SILENT_H = re.compile(r"hour|honest|honou?r|heir", re.IGNORECASE)
 _SINGULAR_IN_S = ("ss", "us", "nis", "ris", "sis", "tis", "vis")
 _LETTERS_SPOKEN_WITH_VOWEL = "AEFHILMNORSX"
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A text, the classes it was asked to name (the first one leads), and those that it names, in label-set order."""
-
-    text: str
-    requested: tuple[str, ...]
-    labels: tuple[str, ...]
 
 
 def article(phrase: str) -> str:
@@ -82,57 +80,101 @@ def fill(frame: str, words: Sequence[str], place: str) -> str:
     return re.sub(r" +\.$", ".", " ".join(text.split()))
 
 
-def leading_classes(rng: np.random.Generator, classes: int, total: int) -> Iterator[int]:
-    """``total`` class numbers in random order, each equally often but for one."""
-    for start in range(0, total, classes):
-        yield from (int(index) for index in rng.permutation(classes)[: total - start])
+class TemplateSource:
+    """Captions from ``FRAMES``: one class or several, a place in half of them, on demand an adjective.
+
+    A class that has synonyms goes by one in a third of its mentions. What a caption is labelled with is mined from
+    its text, and a text from which the leading class is not mined is redrawn.
+    """
+
+    name = "template"
+
+    def __init__(self, labels: LabelSet, companions: Companions, rng: np.random.Generator, attributes: bool) -> None:
+        self.labels, self.companions, self.rng, self.attributes = labels, companions, rng, attributes
+        self.redrawn = 0
+
+    def serve(self, slots: Sequence[Slot], taken: Register) -> list[Caption | None]:
+        """One caption for each slot; None where no new text was found in 2,000 draws."""
+        return [self._new(slot, taken) for slot in slots]
+
+    def facts(self) -> dict[str, Any]:
+        """How many texts were drawn in vain: taken, or lacking their leading class."""
+        return {"redrawn": self.redrawn}
+
+    def _new(self, slot: Slot, taken: Register) -> Caption | None:
+        lead = slot.lead or self.labels.names[self.rng.integers(len(self.labels.names))]
+        for _ in range(ATTEMPTS):
+            caption = self._draw(lead)
+            if lead in caption.labels and taken.admit(caption.text):
+                return caption
+            self.redrawn += 1
+        return None
+
+    def _draw(self, lead: str) -> Caption:
+        requested = self.companions.draw(self.rng, lead)
+        words = [self._word(name) for name in requested]
+        place = PLACES[self.rng.integers(len(PLACES))] if self.rng.random() < PLACE else ""
+        text = fill(FRAMES[self.rng.integers(len(FRAMES))], words, place)
+        return mined(self.labels, text, self.name, requested)
+
+    def _word(self, name: str) -> str:
+        synonyms, word = self.labels.synonyms[name], self.labels.prompt_name(name)
+        if synonyms and self.rng.random() < SYNONYM:
+            word = synonyms[self.rng.integers(len(synonyms))]
+        if self.attributes and self.rng.random() < ADJECTIVE:
+            word = f"{ADJECTIVES[self.rng.integers(len(ADJECTIVES))]} {word}"
+        return word
 
 
-def _requested(rng: np.random.Generator, labels: LabelSet, first: int, max_classes: int) -> list[str]:
-    """The first class and none to ``max_classes - 1`` companions, uniform among the others."""
-    most = min(max_classes, len(labels.names))
-    count = 1 if most == 1 or rng.random() < ONE_CLASS else int(rng.integers(2, most + 1))
-    others = rng.choice(len(labels.names) - 1, size=count - 1, replace=False) if count > 1 else ()
-    return [labels.names[i] for i in (first, *(int(other) + (int(other) >= first) for other in others))]
+class PromptSource:
+    """The 80 ImageNet prompt templates of CLIP (Radford et al. 2021), one class each: 80 captions for every word."""
 
+    name = "prompts"
 
-def _word(rng: np.random.Generator, labels: LabelSet, name: str) -> str:
-    synonyms = labels.synonyms[name]
-    if synonyms and rng.random() < SYNONYM:
-        return synonyms[rng.integers(len(synonyms))]
-    return labels.prompt_name(name)
+    def __init__(self, labels: LabelSet, seed: int) -> None:
+        from open_clip import OPENAI_IMAGENET_TEMPLATES
 
+        self.labels = labels
+        rng = np.random.default_rng([seed, 80])
+        self._left = {
+            name: [
+                mined(labels, template(word), self.name, (name,))
+                for word in self._shuffled(rng, (labels.prompt_name(name), *labels.synonyms[name]))
+                for template in self._shuffled(rng, OPENAI_IMAGENET_TEMPLATES)
+            ]
+            for name in labels.names
+        }
+        self._rng = rng
 
-def _draw(rng: np.random.Generator, labels: LabelSet, first: int, max_classes: int) -> Caption:
-    requested = _requested(rng, labels, first, max_classes)
-    words = [_word(rng, labels, name) for name in requested]
-    place = PLACES[rng.integers(len(PLACES))] if rng.random() < PLACE else ""
-    text = fill(FRAMES[rng.integers(len(FRAMES))], words, place)
-    return Caption(text, tuple(requested), labels.labels(text))
+    @staticmethod
+    def _shuffled(rng: np.random.Generator, items: Sequence[Any]) -> list[Any]:
+        return [items[int(index)] for index in rng.permutation(len(items))]
+
+    def serve(self, slots: Sequence[Slot], taken: Register) -> list[Caption | None]:
+        """The next template of each slot's class; None when all are used up."""
+        return [self._next(slot, taken) for slot in slots]
+
+    def facts(self) -> dict[str, Any]:
+        """How many captions are left over all classes."""
+        return {"left": sum(len(captions) for captions in self._left.values())}
+
+    def _next(self, slot: Slot, taken: Register) -> Caption | None:
+        lead = slot.lead or self.labels.names[self._rng.integers(len(self.labels.names))]
+        left = self._left[lead]
+        while left:
+            caption = left.pop(0)
+            if lead in caption.labels and taken.admit(caption.text):
+                return caption
+        return None
 
 
 def write(labels: LabelSet, total: int, max_classes: int, seed: int) -> list[Caption]:
-    """``total`` distinct captions of one to ``max_classes`` classes; every class leads equally often, but for one.
-
-    Of the captions 40 % name one class (all with ``max_classes`` = 1), the others two or more, equally often; a
-    class that has synonyms goes by one in a third of its mentions; half of the captions name a place. What a caption
-    is labelled with is mined from its text, and a text from which the leading class is not mined is redrawn.
+    """``total`` distinct captions from templates alone, as the stage makes them by default.
 
     Raises:
         UserError: the frames and words do not give as many distinct captions of some class.
     """
     rng = np.random.default_rng(seed)
-    captions: dict[str, Caption] = {}
-    for first in leading_classes(rng, len(labels.names), total):
-        for _ in range(ATTEMPTS):
-            caption = _draw(rng, labels, first, max_classes)
-            if caption.text not in captions and labels.names[first] in caption.labels:
-                captions[caption.text] = caption
-                break
-        else:
-            raise UserError(
-                f"captions.total: {total} distinct captions cannot be made, found no new one for class "
-                f"'{labels.names[first]}' after {len(captions)}; lower captions.total, raise captions.max_classes "
-                f"or give the class more synonyms"
-            )
-    return list(captions.values())
+    source = TemplateSource(labels, Companions(labels, max_classes), rng, attributes=False)
+    balance, register = Balance(total, {source.name: 1.0}), Taken(near=False)
+    return compose(labels, balance, {source.name: source}, {source.name: register}, rng).captions

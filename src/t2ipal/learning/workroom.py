@@ -38,12 +38,12 @@ class FeatureSet:
     """The Parquet parts of one unit of features, or of verification: ``directory/part-00000.parquet`` and so on."""
 
     directory: Path
-    parts: int
+    pieces: tuple[str, ...]
 
     @property
     def files(self) -> list[Path]:
         """The parts, in order."""
-        return [self.directory / f"part-{part:05d}.parquet" for part in range(self.parts)]
+        return [self.directory / f"part-{piece}.parquet" for piece in self.pieces]
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Job:
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Job:
         """The job of a description as the workflow passes it."""
-        sets = {name: FeatureSet(Path(found), parts) for name, (found, parts) in described["features"].items()}
+        sets = {name: FeatureSet(Path(found), tuple(parts)) for name, (found, parts) in described["features"].items()}
         members = tuple(map(Path, described["members"]))
         verification = None
         if "verification" in described:
             found, parts = described["verification"]
-            verification = FeatureSet(Path(found), parts)
+            verification = FeatureSet(Path(found), tuple(parts))
         return cls(dict(described["settings"]), Path(described["output"]), sets, members, verification)
 
     @property

@@ -98,8 +98,8 @@ def synthetic_section(config: Config, results: Sequence[Result]) -> Section:
     if not any("synthetic" in Layout(config).of(method)[0].data for method in config.methods):
         return Section(*head, {}, "No method of this run learns from synthetic images.")
     layout, seed = Layout(config), config.seeds[0]
-    directory = layout.directory(layout.synthesis(seed))
-    shards = [directory / f"shard-{index:05d}.tar" for index in range(layout.shards())]
+    unit = layout.synthesis(seed)
+    shards = [layout.directory(unit) / name for name in unit.files("shard-{}.tar")]
     missing = next((shard for shard in shards if not shard.is_file()), None)
     if missing is not None:
         return Section(*head, {}, f"The synthetic images of seed {seed} are not there: {missing} is missing.")
@@ -112,7 +112,7 @@ def verification_section(config: Config, results: Sequence[Result]) -> Section:
     """How many labels of the first seed's synthetic images the verification bears out."""
     layout, seed = Layout(config), config.seeds[0]
     unit = layout.verification(seed)
-    paths = [layout.directory(unit) / f"part-{index:05d}.parquet" for index in range(unit.parts)]
+    paths = [layout.directory(unit) / name for name in unit.files("part-{}.parquet")]
     return surviving_labels_section(paths, seed, config.training.presence)
 
 
@@ -156,8 +156,8 @@ def heatmaps_section(config: Config, results: Sequence[Result]) -> Section:
         return Section(*head, {}, "Method t2i-pal, whose heatmaps would stand here, is not part of this run.")
     layout, seed = Layout(config), config.seeds[0]
     model = layout.directory(layout.training("t2i-pal", seed))
-    directory = layout.directory(layout.features("test", seed))
-    parts = [directory / f"part-{index:05d}.parquet" for index in range(layout.parts("test"))]
+    unit = layout.features("test", seed)
+    parts = [layout.directory(unit) / name for name in unit.files("part-{}.parquet")]
     missing = next((path for path in (model / "model.json", *parts) if not path.is_file()), None)
     if missing is not None:
         return Section(*head, {}, f"The heatmaps of t2i-pal are not there: {missing} is missing.")

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,8 +117,17 @@ def writing(path: Path) -> Iterator[None]:
 class ShardWriter:
     """Writes the samples of one shard in order. Holds a lock on the work file until it is closed."""
 
-    def __init__(self, output: Path, samples: Sequence[Sample], recipe: Recipe, batch_size: int) -> None:
-        """Open the work file, keep what is good in it, cut the rest.
+    def __init__(
+        self,
+        output: Path,
+        samples: Sequence[Sample],
+        recipe: Recipe,
+        batch_size: int,
+        donors: Sequence[Path] = (),
+    ) -> None:
+        """Open the work file, keep what is good in it, cut the rest; begin an empty one with what a donor has.
+
+        ``donors`` are finished shards that begin with the same samples.
 
         Raises:
             UserError: the directory cannot be written to, or another process draws this shard.
@@ -130,7 +140,7 @@ class ShardWriter:
         with writing(self.part):
             output.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self._open()
-            self._resume()
+            self._resume(donors)
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +164,7 @@ class ShardWriter:
             say(f"{self.part} cannot be locked ({error.strerror}); make sure that no other job draws this shard")
         return handle
 
-    def _resume(self) -> None:
+    def _resume(self, donors: Sequence[Path]) -> None:
         expected = {
             "format": FORMAT,
             "settings_digest": self.recipe.settings_digest,
@@ -164,7 +174,7 @@ class ShardWriter:
         size = self._handle.seek(0, os.SEEK_END)
         end = 0
         if size and self._label() == expected:
-            end = self._keep(size)
+            end = self._keep(size, "an earlier run")
         elif size:
             say(f"discarded {self.part}: it was written with other settings or captions")
         if end < size:
@@ -173,6 +183,18 @@ class ShardWriter:
         self._handle.seek(end)
         if self._label() != expected:
             write_json(self.label, expected)
+        for donor in donors:
+            if not self.records:
+                self._adopt(donor)
+
+    def _adopt(self, donor: Path) -> None:
+        """Begin with the whole batches that ``donor`` shares with this shard."""
+        with donor.open("rb") as source:
+            shutil.copyfileobj(source, self._handle)
+        end = self._keep(self._handle.tell(), donor.name)
+        self._handle.truncate(end)
+        os.fsync(self._handle.fileno())
+        self._handle.seek(end)
 
     def _label(self) -> Any:
         try:
@@ -180,7 +202,7 @@ class ShardWriter:
         except (OSError, ValueError):
             return None
 
-    def _keep(self, size: int) -> int:
+    def _keep(self, size: int, origin: str) -> int:
         """Read the good samples up to the last whole batch; returns the offset behind them."""
         self._handle.seek(0)
         members = read_members(self._handle, size)
@@ -196,7 +218,7 @@ class ShardWriter:
         if whole < len(self.samples):
             whole -= whole % self.batch_size
         del self.records[whole:]
-        say(f"{self.part.name}: kept {whole} of {len(self.samples)} images of an earlier run")
+        say(f"{self.part.name}: kept {whole} of {len(self.samples)} images of {origin}")
         return ends[whole]
 
     def append(self, batch: Sequence[Drawn]) -> None:

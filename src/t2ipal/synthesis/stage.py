@@ -1,4 +1,4 @@
-"""Stage 2: draw one shard of synthetic images."""
+"""Stage 2: draw shards of synthetic images, several from one loading of the model."""
 
 from __future__ import annotations
 
@@ -6,21 +6,68 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from t2ipal.devices import describe, resolve
+from t2ipal.devices import describe
 from t2ipal.errors import UnfinishedError
 from t2ipal.io import digest
 from t2ipal.progress import Progress
 from t2ipal.synthesis import generator
+from t2ipal.synthesis.donors import donors, finished
 from t2ipal.synthesis.gate import FAULTS, draw_batch
+from t2ipal.synthesis.generator import Generator
 from t2ipal.synthesis.notices import say
-from t2ipal.synthesis.plan import shard_samples
+from t2ipal.synthesis.plan import Sample, Shard
 from t2ipal.synthesis.shard import Recipe, Record, ShardWriter
 from t2ipal.synthesis.sources import read_captions
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to draw.
+
+    ``settings`` are those of a synthesis unit: ``SynthesisSettings`` without what only says how to go about it, with
+    ``model_identity`` and ``seed`` (the base seed). ``captions`` is the ``captions.parquet`` of the captions stage.
+    """
+
+    settings: dict[str, Any]
+    captions: Path
+    shard: Shard
+    output: Path
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Self:
+        """The job of a description as the workflow passes it: settings, captions, name of the shard, output."""
+        settings = dict(described["settings"])
+        shard = Shard.of(described["shard"], settings["shard_size"])
+        return cls(settings, Path(described["captions"]), shard, Path(described["output"]))
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the samples of the shard have in common."""
+        return Recipe(digest(self.settings, 16), self.settings["seed"], self.settings["image_format"])
+
+
+class Artist:
+    """The model, loaded when the first image is to be drawn, and the device that it draws on."""
+
+    def __init__(self, settings: dict[str, Any], device: str) -> None:
+        self.settings, self.device = settings, device
+
+    @cached_property
+    def model(self) -> Generator:
+        """The loaded generator; it is the same for all seeds."""
+        return generator.load(self.settings, self.device)
+
+    @cached_property
+    def description(self) -> str:
+        """The device, for the record."""
+        return describe(self.device)
 
 
 @contextmanager
@@ -47,50 +94,62 @@ def statistics(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def draw_shard(settings: dict[str, Any], captions: Path, shard: int, output: Path, device: str) -> None:
-    """Draw the images of ``shard`` into the WebDataset archive ``output``; its manifest ``.json`` comes last.
+def draw(jobs: Sequence[Job], device: str) -> None:
+    """Draw the shards of ``jobs``, one after the other: a WebDataset archive each, whose manifest comes last.
 
-    Takes up what an interrupted job left beside ``output``. The archive's bytes do not depend on interruptions.
+    A shard that is finished is left alone; one that an interrupted job left behind is taken up, and one that shares
+    its first images with a finished shard begins with those. The archives' bytes do not depend on any of this.
 
     Args:
-        settings: the settings of the synthesis unit: ``SynthesisSettings`` without device, with
-            ``model_identity`` and ``seed`` (the base seed).
-        captions: ``captions.parquet`` of the captions stage.
-        shard: number of the shard, from 0.
-        output: the ``.tar`` to write.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        jobs: shards of the same settings, but for the seed.
+        device: ``cpu`` or ``cuda:N``.
 
     Raises:
         UserError: captions, model, device or disk are not fit.
         UnfinishedError: SIGTERM came; the current batch is on disk.
     """
-    device = resolve(device, "synthesis.device")
-    samples = shard_samples(read_captions(captions), settings["images_per_caption"], settings["shard_size"], shard)
-    recipe = Recipe(digest(settings, 16), settings["seed"], settings["image_format"])
-    size = settings["batch_size"]
+    artist = Artist(jobs[0].settings, device)
+    with stop_requests() as stop:
+        for job in jobs:
+            if finished(job.output, job.recipe.settings_digest, job.shard.count):
+                say(f"{job.output.name} is finished: kept")
+            else:
+                _draw_shard(job, artist, stop)
+
+
+def _draw_shard(job: Job, artist: Artist, stop: threading.Event) -> None:
+    samples = job.shard.samples(read_captions(job.captions))
+    recipe, size = job.recipe, job.settings["batch_size"]
+    sharing = donors(job.output, job.shard, recipe.settings_digest)
     start = time.monotonic()
-    with stop_requests() as stop, ShardWriter(output, samples, recipe, size) as writer:
+    with ShardWriter(job.output, samples, recipe, size, sharing) as writer:
         resumed = len(writer.records)
         if resumed < len(samples):
-            model = generator.load(settings, device)
-            with Progress(f"shard {shard}", len(samples), "images", resumed) as progress:
-                for first in range(resumed, len(samples), size):
-                    if stop.is_set():
-                        say(f"shard {shard} was asked to stop: {first} of {len(samples)} images are kept; run again")
-                        raise UnfinishedError
-                    batch = samples[first : first + size]
-                    writer.append(draw_batch(model.draw, batch, settings["seed"], settings["redraws"]))
-                    progress.advance(len(batch))
+            _draw_samples(job, artist, samples, writer, stop)
         seconds = time.monotonic() - start
         drawn = len(samples) - resumed
         writer.finish(
             {
-                "shard": shard,
+                "shard": job.shard.name,
                 "settings_digest": recipe.settings_digest,
                 "seconds": round(seconds, 3),
                 "images_per_second": round(drawn / seconds, 3) if drawn else None,
-                "device": describe(device),
+                "device": artist.description,
                 "resumed": resumed,
                 **statistics(writer.records),
             }
         )
+
+
+def _draw_samples(
+    job: Job, artist: Artist, samples: Sequence[Sample], writer: ShardWriter, stop: threading.Event
+) -> None:
+    resumed, size = len(writer.records), job.settings["batch_size"]
+    with Progress(f"shard {job.shard.name}", len(samples), "images", resumed) as progress:
+        for first in range(resumed, len(samples), size):
+            if stop.is_set():
+                say(f"shard {job.shard.name} was asked to stop: {first} of {len(samples)} images are kept; run again")
+                raise UnfinishedError
+            batch = samples[first : first + size]
+            writer.append(draw_batch(artist.model.draw, batch, job.settings["seed"], job.settings["redraws"]))
+            progress.advance(len(batch))
