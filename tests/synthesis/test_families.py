@@ -250,7 +250,7 @@ def test_a_safety_checker_that_is_kept_blanks_and_says_so(checked_dir: Path) -> 
 
 def test_a_safety_checker_that_finds_nothing_changes_nothing(checked_dir: Path) -> None:
     generator = load(settings(checked_dir, safety_checker=True), "cpu")
-    generator.pipeline.safety_checker.concept_embeds_weights.fill_(1.5)
+    generator.pipeline.safety_checker.concept_embeds_weights.data.fill_(1.5)
     images, blanked = generator.decode(generator.denoise(generator.condition(PROMPTS), SEEDS))
     assert blanked == [False] * 3
     assert torch.equal(taken_apart(generator), in_one_call(generator).images)
