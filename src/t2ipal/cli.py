@@ -196,6 +196,26 @@ def report(config_json: ConfigJson, output: Output) -> None:
     write_report(parse(_mapping(config_json, "--config-json")), output)
 
 
+@app.command()
+def plan(
+    file: Annotated[
+        Path | None, typer.Argument(help="Overlay, as --configfile takes it; none for the defaults.")
+    ] = None,
+    experiment: Annotated[str, typer.Option("--experiment", help="Table or study; `summary` is eval_all.")] = "summary",
+    results: Annotated[str | None, typer.Option("--results", help="Look here instead of the key `results`.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what the images of a run will cost, and what is there already: images, jobs, disk, device-hours."""
+    from t2ipal.budget import plan as planning
+    from t2ipal.config import Config, changed, load
+
+    config = load(file) if file else Config()
+    if results is not None:
+        config = changed(config, {"results": results})
+    found = planning.plan(config, experiment)
+    typer.echo(planning.as_json(found) if as_json else planning.render(found, config))
+
+
 @pack_app.command("train")
 def pack_train(
     step: Annotated[str, typer.Argument(help="tokenizer, clip, autoencoder, latents, generator, judge or export.")],

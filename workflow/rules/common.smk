@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from t2ipal import preflight
+from t2ipal.budget.plan import check_disk, plan
 from t2ipal.config import parse as parse_config
 from t2ipal.errors import UserError
 from t2ipal.io import canonical_json
@@ -258,15 +259,28 @@ def caption_memory() -> int:
 
 
 def claim_results():
-    """Refuse to run twice at once on the same results; the kernel frees the claim even after SIGKILL."""
+    """Refuse to run twice at once on the same results, or for a disk that is too small for the images.
+
+    The kernel frees the claim even after SIGKILL.
+    """
     or_exit(preflight.claim, Path(RESULTS))
+    for name in {"summary", *EXPERIMENTS} & asked_for():
+        or_exit(check_disk, plan(CONFIG, name), RESULTS)
+
+
+def asked_for() -> set[str]:
+    """The tables and studies that the targets of this run are or belong to."""
+    wanted = {rule.name for rule in workflow.dag.targetrules}
+    if "studies" in wanted:
+        wanted |= {name for name in EXPERIMENTS if name.startswith("study_")}
+    if wanted & {"eval_all", "synthesis_all", "verification_all", "features_all", "training_all"}:
+        wanted.add("summary")
+    return wanted
 
 
 def print_tables():
     """Show the tables that this run was asked for."""
-    wanted = {rule.name for rule in workflow.dag.targetrules}
-    if "studies" in wanted:
-        wanted |= {name for name in EXPERIMENTS if name.startswith("study_")}
+    wanted = asked_for()
     tables = {name: Path(RESULTS, "experiments", f"{name}.txt") for name in EXPERIMENTS if name != "summary"}
     tables["eval_all"] = Path(RESULTS, "summary.txt")
     for name, table in tables.items():

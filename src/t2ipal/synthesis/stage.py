@@ -131,6 +131,7 @@ def _draw_shard(job: Job, artist: Artist, stop: threading.Event) -> None:
         writer.finish(
             {
                 "shard": job.shard.name,
+                "settings": job.settings,
                 "settings_digest": recipe.settings_digest,
                 "seconds": round(seconds, 3),
                 "images_per_second": round(drawn / seconds, 3) if drawn else None,
