@@ -14,7 +14,7 @@ import pytest
 
 from t2ipal.errors import UserError
 from t2ipal.io import file_sha256
-from t2ipal.synthesis.gate import Drawn
+from t2ipal.synthesis.encoding import Encoded, encode
 from t2ipal.synthesis.plan import Caption, Sample
 from t2ipal.synthesis.shard import Recipe, ShardWriter
 
@@ -23,9 +23,13 @@ RECIPE = Recipe("0123456789abcdef", 7, "png")
 SAMPLES = [Sample(Caption(f"{index:016x}", f"text {index}", ("dog",), ("dog",)), 0) for index in range(11)]
 
 
-def drawn(sample: Sample) -> Drawn:
+def picture(sample: Sample) -> np.ndarray:
     rng = np.random.default_rng(sample.seed(0, RECIPE.base_seed))
-    return Drawn(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), 0, ())
+    return rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def drawn(sample: Sample, image_format: str = "png") -> Encoded:
+    return Encoded(encode(picture(sample), image_format), 0, ())
 
 
 def opened(output: Path, samples: list[Sample] = SAMPLES, recipe: Recipe = RECIPE) -> ShardWriter:
@@ -82,11 +86,11 @@ def test_images_are_stored_without_loss(tmp_path: Path, image_format: str) -> No
 
     recipe, output = Recipe("0", 7, image_format), tmp_path / "s.tar"
     with ShardWriter(output, SAMPLES[:1], recipe, BATCH) as writer:
-        writer.append([drawn(SAMPLES[0])])
+        writer.append([drawn(SAMPLES[0], image_format)])
         writer.finish({})
     with tarfile.open(output) as tar:
         image = np.asarray(Image.open(tar.extractfile(f"{SAMPLES[0].key}.{image_format}")))
-    assert (image == drawn(SAMPLES[0]).image).all()
+    assert (image == picture(SAMPLES[0])).all()
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 3, 4])

@@ -25,7 +25,7 @@ from typing import Any, Self
 from t2ipal.errors import UserError
 from t2ipal.io import canonical_json, publish, read_json, write_json
 from t2ipal.synthesis.archive import Member, member, read_members, trailer
-from t2ipal.synthesis.gate import ByteImage, Drawn
+from t2ipal.synthesis.encoding import Encoded
 from t2ipal.synthesis.notices import say
 from t2ipal.synthesis.plan import Sample
 
@@ -59,11 +59,10 @@ class Recipe:
             "sha256": hashlib.sha256(image).hexdigest(),
         }
 
-    def members(self, sample: Sample, drawn: Drawn) -> tuple[bytes, Record]:
+    def members(self, sample: Sample, drawn: Encoded) -> tuple[bytes, Record]:
         """The bytes of a sample in the archive, and its record."""
-        image = encode(drawn.image, self.image_format)
-        record = self._record(sample, drawn.attempt, drawn.faults, drawn.failed, image)
-        parts = zip(self._names(sample), (image, sample.caption.text.encode(), _dump(record)), strict=True)
+        record = self._record(sample, drawn.attempt, drawn.faults, drawn.failed, drawn.data)
+        parts = zip(self._names(sample), (drawn.data, sample.caption.text.encode(), _dump(record)), strict=True)
         return b"".join(member(name, data) for name, data in parts), record
 
     def _names(self, sample: Sample) -> tuple[str, str, str]:
@@ -84,16 +83,6 @@ class Recipe:
 
 def _dump(record: Record) -> bytes:
     return canonical_json(record).encode()
-
-
-def encode(image: ByteImage, image_format: str) -> bytes:
-    """[H, W, 3] uint8 -> the bytes of a lossless PNG or WebP."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    lossless = {"lossless": True} if image_format == "webp" else {}
-    Image.fromarray(image).save(buffer, image_format, **lossless)
-    return buffer.getvalue()
 
 
 @contextmanager
@@ -221,7 +210,7 @@ class ShardWriter:
         say(f"{self.part.name}: kept {whole} of {len(self.samples)} images of {origin}")
         return ends[whole]
 
-    def append(self, batch: Sequence[Drawn]) -> None:
+    def append(self, batch: Sequence[Encoded]) -> None:
         """Write the next samples, in order, and flush them to disk.
 
         Raises:

@@ -19,9 +19,11 @@ from t2ipal.io import digest
 from t2ipal.progress import Progress
 from t2ipal.synthesis import generator
 from t2ipal.synthesis.donors import donors, finished
-from t2ipal.synthesis.gate import FAULTS, draw_batch
+from t2ipal.synthesis.encoding import Encoded
+from t2ipal.synthesis.gate import FAULTS
 from t2ipal.synthesis.generator import Generator
 from t2ipal.synthesis.notices import say
+from t2ipal.synthesis.pipeline import draw_batches
 from t2ipal.synthesis.plan import Sample, Shard
 from t2ipal.synthesis.shard import Recipe, Record, ShardWriter
 from t2ipal.synthesis.sources import read_captions
@@ -68,6 +70,15 @@ class Artist:
     def description(self) -> str:
         """The device, for the record."""
         return describe(self.device)
+
+    def truncated(self, samples: Sequence[Sample], shard: str) -> int:
+        """How many of the samples' captions are longer than the model reads; says so."""
+        found = sum(self.model.truncated([sample.caption.text for sample in samples]))
+        if found:
+            say(
+                f"shard {shard}: {found} of {len(samples)} captions are longer than the model reads; their ends are cut"
+            )
+        return found
 
 
 @contextmanager
@@ -119,14 +130,16 @@ def draw(jobs: Sequence[Job], device: str) -> None:
 
 def _draw_shard(job: Job, artist: Artist, stop: threading.Event) -> None:
     samples = job.shard.samples(read_captions(job.captions))
-    recipe, size = job.recipe, job.settings["batch_size"]
+    recipe = job.recipe
     sharing = donors(job.output, job.shard, recipe.settings_digest)
-    start = time.monotonic()
-    with ShardWriter(job.output, samples, recipe, size, sharing) as writer:
+    with ShardWriter(job.output, samples, recipe, job.settings["batch_size"], sharing) as writer:
         resumed = len(writer.records)
+        seconds = 0.0
         if resumed < len(samples):
+            _ = artist.model  # its loading is no part of the throughput
+            start = time.monotonic()
             _draw_samples(job, artist, samples, writer, stop)
-        seconds = time.monotonic() - start
+            seconds = time.monotonic() - start
         drawn = len(samples) - resumed
         writer.finish(
             {
@@ -137,6 +150,7 @@ def _draw_shard(job: Job, artist: Artist, stop: threading.Event) -> None:
                 "images_per_second": round(drawn / seconds, 3) if drawn else None,
                 "device": artist.description,
                 "resumed": resumed,
+                "truncated": artist.truncated(samples, job.shard.name) if drawn else None,
                 **statistics(writer.records),
             }
         )
@@ -145,12 +159,18 @@ def _draw_shard(job: Job, artist: Artist, stop: threading.Event) -> None:
 def _draw_samples(
     job: Job, artist: Artist, samples: Sequence[Sample], writer: ShardWriter, stop: threading.Event
 ) -> None:
-    resumed, size = len(writer.records), job.settings["batch_size"]
+    settings, resumed, size = job.settings, len(writer.records), job.settings["batch_size"]
+    batches = [samples[first : first + size] for first in range(resumed, len(samples), size)]
     with Progress(f"shard {job.shard.name}", len(samples), "images", resumed) as progress:
-        for first in range(resumed, len(samples), size):
-            if stop.is_set():
-                say(f"shard {job.shard.name} was asked to stop: {first} of {len(samples)} images are kept; run again")
-                raise UnfinishedError
-            batch = samples[first : first + size]
-            writer.append(draw_batch(artist.model.draw, batch, job.settings["seed"], job.settings["redraws"]))
+
+        def write(batch: Sequence[Sample], images: Sequence[Encoded]) -> None:
+            writer.append(images)
             progress.advance(len(batch))
+
+        draw_batches(
+            artist.model, batches, settings["seed"], settings["redraws"], write, stop.is_set, settings["image_format"]
+        )
+    kept = len(writer.records)
+    if kept < len(samples):
+        say(f"shard {job.shard.name} was asked to stop: {kept} of {len(samples)} images are kept; run again")
+        raise UnfinishedError
