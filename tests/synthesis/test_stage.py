@@ -223,7 +223,7 @@ def test_a_spoilt_image_is_redrawn_and_the_attempt_recorded(
     assert rows[:3] + rows[4:] == plain[:3] + plain[4:]
     assert manifest(output)["redrawn"] == 1
     assert manifest(output)["failed"] == 0
-    assert manifest(output)["faults"] == {"nan": 0, "blanked": 0, "black": 1, "constant": 0}
+    assert manifest(output)["faults"] == {"nan": 1, "blanked": 0, "black": 0, "constant": 0}
 
 
 def test_a_failed_image_is_recorded_with_its_labels_and_counted_after_a_resume(
