@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from t2ipal.errors import UserError
 from t2ipal.synthesis.complaints import LOADING, first_line
 
 # What pipelines ask of a scheduler; a new one must have what the model's own has.
-_INTERFACE = ("set_timesteps", "step", "scale_model_input", "init_noise_sigma")
+_INTERFACE = ("set_timesteps", "step", "scale_model_input", "init_noise_sigma", "order")
 
 
 @cache
@@ -27,11 +27,14 @@ def schedulers() -> dict[str, Any]:
     }
 
 
-def _nearest(word: str, known: Any) -> str:
-    """``; did you mean A or B?``, or what there is when nothing is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """The names in ``known`` that are most like ``word``; all when none is."""
+    plain = {name.lower().removesuffix("scheduler"): name for name in sorted(known)}
+    sought = word.lower().removesuffix("scheduler")
+    inside = [key for key in plain if sought and sought in key]
+    near = list(dict.fromkeys([*difflib.get_close_matches(sought, plain, 2), *inside[:3]]))
+    names = [plain[key] for key in near]
+    return f"did you mean {' or '.join(names)}?" if names else f"choose one of {', '.join(plain.values())}"
 
 
 def _scheduler_class(name: str) -> Any:
@@ -67,13 +70,27 @@ def scheduler_of(pipeline: Any, name: str | None, options: Mapping[str, Any], st
         scheduler = _build(kind, own.config, options, steps)
     except LOADING as error:
         raise UserError(_refusal(kind, own.config, options, steps, error)) from error
-    lacking = [part for part in _INTERFACE if hasattr(own, part) and not hasattr(scheduler, part)]
-    if lacking:
+    misfit = _misfit(own, scheduler)
+    if misfit:
         raise UserError(
-            f"synthesis.scheduler: a {type(pipeline).__name__} cannot use a {kind.__name__} "
-            f"(it has no {lacking[0]}); choose one like {type(own).__name__}"
+            f"synthesis.scheduler: a {type(pipeline).__name__} cannot use a {kind.__name__} ({misfit}); "
+            f"choose one like {type(own).__name__}"
         )
     return scheduler
+
+
+def _required(function: Any) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD}
+
+
+def _misfit(own: Any, other: Any) -> str | None:
+    """What keeps ``other`` from taking the place of ``own``."""
+    lacking = [part for part in _INTERFACE if hasattr(own, part) and not hasattr(other, part)]
+    if lacking:
+        return f"it has no {lacking[0]}"
+    unheard_of = sorted(_required(other.step) - _required(own.step))
+    return f"its step needs {unheard_of[0]}" if unheard_of else None
 
 
 def _refusal(kind: Any, config: Mapping[str, Any], options: Mapping[str, Any], steps: int, error: BaseException) -> str:
@@ -83,4 +100,4 @@ def _refusal(kind: Any, config: Mapping[str, Any], options: Mapping[str, Any], s
             _build(kind, config, {option: value}, steps)
         except LOADING as reason:
             return f"synthesis.scheduler_options: {kind.__name__} refuses {option}={value!r}: {first_line(reason)}"
-    return f"synthesis.scheduler: {kind.__name__} refuses the settings of this model: {first_line(error)}"
+    return f"synthesis.scheduler: {kind.__name__} refuses this model's settings or {steps} steps: {first_line(error)}"
