@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
+from itertools import combinations
 
 # Two texts are nearly the same if their sets of words have a Jaccard index of 4/5 or more (reconstruction): of ten
 # words one may be added or missing, or one changed.
 SHARED, ALL = 4, 5
+TOGETHER = 2  # words by which sets are indexed; with more, fewer sets are compared and the index is larger
 
 _WORD = re.compile(r"[^\W_]+")
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -27,17 +29,18 @@ class Taken:
     nearly that of an earlier one. Captions from the same sentence frame differ by class names only, so ``near`` is not
     for them.
 
-    The comparison is exact, not a sketch: what is refused depends on the texts and their order alone. Two similar sets
-    share one of their rarest words, near the front of both, so that only sets indexed there are compared (prefix and
-    positional filter; Bayardo et al., WWW 2007; Xiao et al., "Efficient similarity joins for near-duplicate detection",
-    TODS 2011). A word is the rarer the later it turned up, an order that stays the same as texts are added.
+    The comparison is exact, not a sketch: what is refused depends on the texts and their order alone. The rarest words
+    that two similar sets share stand near the front of both, as too few would be left to share behind it. So sets are
+    indexed by the pairs of words in their fronts, and only those with a common pair are compared (prefix filter;
+    Chaudhuri et al., ICDE 2006; Bayardo et al., WWW 2007; with more than one word: Wang et al., SIGMOD 2012). A word
+    counts as the rarer the later it turned up, an order that stays the same as texts are added.
     """
 
     def __init__(self, near: bool = False) -> None:
         self.near = near
         self._texts: set[str] = set()
         self._ranks: dict[str, int] = {}
-        self._index: dict[tuple[int, int, int], list[frozenset[int]]] = {}
+        self._index: dict[tuple[int, ...], list[frozenset[int]]] = {}
         self._count = 0
 
     @property
@@ -60,32 +63,27 @@ class Taken:
         """Whether no indexed set of words is nearly that of ``key``, which is then indexed too."""
         words = frozenset([self._ranks.setdefault(word, len(self._ranks)) for word in key.split()])
         rarest, size = sorted(words, reverse=True), len(words)
-        for here, other_size, there in _meetings(size):
-            for other in self._index.get((rarest[here], other_size, there), ()):
-                if len(words & other) >= _needed(size, other_size):
-                    return False
-        for there in range(size - _ceil(SHARED * size, ALL) + 1):
-            self._index.setdefault((rarest[there], size, there), []).append(words)
+        together = min(TOGETHER, size)
+        for other_size, needed in _similar_sizes(size):
+            for front in combinations(rarest[: size - needed + together], together):
+                for other in self._index.get((other_size, *front), ()):
+                    if len(words & other) >= needed:
+                        return False
+        for front in combinations(rarest[: size - _ceil(SHARED * size, ALL) + together], together):
+            self._index.setdefault((size, *front), []).append(words)
         return True
 
 
 @cache
-def _meetings(size: int) -> tuple[tuple[int, int, int], ...]:
-    """Where the rarest shared word may stand: its position in a set of ``size``, the size of the other, its position.
+def _similar_sizes(size: int) -> tuple[tuple[int, int], ...]:
+    """The sizes that similar sets of a set of ``size`` may have, and how many words they share with it at least.
 
-    Behind it both sets must still hold the rest of the words that they need to share.
+    J = shared / (size + other - shared) >= SHARED / ALL, and sets share no more than all words of the smaller one.
     """
     return tuple(
-        (here, other, there)
+        (other, _ceil(SHARED * (size + other), SHARED + ALL))
         for other in range(_ceil(SHARED * size, ALL), ALL * size // SHARED + 1)
-        for here in range(size - _needed(size, other) + 1)
-        for there in range(other - _needed(size, other) + 1)
     )
-
-
-def _needed(size: int, other: int) -> int:
-    """How many words sets of these sizes must share: J = shared / (size + other - shared) >= SHARED / ALL."""
-    return _ceil(SHARED * (size + other), SHARED + ALL)
 
 
 def _ceil(numerator: int, denominator: int) -> int:
