@@ -14,8 +14,9 @@ LOADING = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeErro
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without full stop; its name if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+    """What an error says first, without full stop; its name if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(". ")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -40,6 +40,9 @@ def open_pipeline(settings: Settings, device: str) -> Any:
             reached or has no such model; scheduler, LoRA or another setting does not fit the model.
     """
     pipeline = _load(settings, device)
+    for library in ("diffusers", "transformers"):
+        # They would repeat for every batch what the stage says once: prompts cut short, images blanked.
+        logging.getLogger(library).setLevel(logging.ERROR)
     if settings[_CHECKER] and getattr(pipeline, _CHECKER, None) is None:
         raise UserError(f"synthesis.safety_checker: model '{settings['model']}' has none; set it to false")
     if settings["lora"] is not None:
@@ -49,11 +52,8 @@ def open_pipeline(settings: Settings, device: str) -> Any:
             pipeline, settings["scheduler"], settings["scheduler_options"], settings["steps"]
         )
     pipeline.set_progress_bar_config(disable=True)
-    pipeline = pipeline.to(device)
+    pipeline.to(device)
     _set_up(pipeline, settings)
-    for library in ("diffusers", "transformers"):
-        # They would repeat for every batch what the stage says once: prompts cut short, images blanked.
-        logging.getLogger(library).setLevel(logging.ERROR)
     return pipeline
 
 
@@ -119,10 +119,12 @@ def _set_up(pipeline: Any, settings: Settings) -> None:
     if settings["attention_slicing"]:
         pipeline.enable_attention_slicing()
     if settings["vae_tiling"]:
-        if not hasattr(vae, "enable_tiling"):
-            raise UserError(f"synthesis.vae_tiling: the model '{settings['model']}' cannot do it; set it to false")
-        vae.enable_tiling()
-        vae.enable_slicing()
+        try:
+            vae.enable_tiling()
+            vae.enable_slicing()
+        except (AttributeError, NotImplementedError) as error:
+            model = settings["model"]
+            raise UserError(f"synthesis.vae_tiling: the model '{model}' cannot do it; set it to false") from error
     if settings["compile"]:
         denoiser(pipeline, settings).compile()
 
