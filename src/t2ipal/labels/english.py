@@ -24,7 +24,8 @@ IRREGULAR = {
     "ski": "skis", "taxi": "taxis", "bikini": "bikinis", "kiwi": "kiwis", "chili": "chilis", "lens": "lenses",
     "gas": "gases", "bus": "buses", "circus": "circuses", "walrus": "walruses", "campus": "campuses",
     "virus": "viruses", "museum": "museums", "aquarium": "aquariums", "album": "albums", "drum": "drums",
-    "plum": "plums", "mum": "mums",
+    "plum": "plums", "mum": "mums", "mix": "mixes",
+    "bum": "bums", "complex": "complexes", "duplex": "duplexes",
 }  # fmt: skip
 SEVERAL_PLURALS = {
     "fish": ("fish", "fishes"), "scarf": ("scarves", "scarfs"), "hoof": ("hooves", "hoofs"),

@@ -16,6 +16,8 @@ as a list of names or as a mapping from names to words::
         plurals: {puppy: [puppies]}    # only where the derived ones (`t2ipal labels`) are wrong; [] for none
         variants: {doggy: [doggie]}    # the same for other spellings
         activity: false                # true: words may be verbs (the optional part-of-speech check lets them pass)
+    shared:
+      police dog: [police, dog]        # phrases that mention several classes at once
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class LabelFile(BaseModel, extra="forbid", frozen=True, strict=True):
 
     lists: dict[Phrase, list[Phrase]] = {}
     classes: dict[Phrase, Words] = Field(min_length=1)
+    shared: dict[Phrase, list[Phrase]] = {}
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -66,6 +69,10 @@ class LabelFile(BaseModel, extra="forbid", frozen=True, strict=True):
 
     @model_validator(mode="after")
     def _what_is_referred_to_is_there(self) -> LabelFile:
+        for phrase, names in self.shared.items():
+            for name in names:
+                if name not in self.classes or names.count(name) > 1 or len(names) < 2:
+                    raise ValueError(f"shared.{phrase}: needs two or more different classes, not {', '.join(names)}")
         for name, words in self.classes.items():
             phrases = {name, words.prompt or name, *words.synonyms, *words.kinds, *words.exclusions}
             known = {form for phrase in phrases for form in (phrase, phrase.rpartition(" ")[2])}

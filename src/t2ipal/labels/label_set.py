@@ -62,7 +62,14 @@ class LabelSet:
 
     def implied(self, name: str) -> tuple[str, ...]:
         """The classes that every picture of class ``name`` shows, those that they imply included."""
-        return self._implied[name]
+        reached: dict[str, None] = {}
+        pending = list(self.file.classes[name].implies)
+        while pending:
+            other = pending.pop(0)
+            if other not in reached and other != name:
+                reached[other] = None
+                pending += self.file.classes[other].implies
+        return tuple(reached)
 
     def is_activity(self, name: str) -> bool:
         """Whether the words of class ``name`` may be verbs."""
@@ -74,21 +81,16 @@ class LabelSet:
         At each word the longest known phrase wins, so that compounds go before their parts; an exclusion
         uses up its words without a mention. Case, possessives, hyphens and Unicode forms do not matter.
         """
-        matches, implied = [], self._implied
+        matches = []
         for start, end, phrase, entry in self._miner.findings(text):
-            label = entry.label
-            if label is not None:
+            for label in self._meant[entry.labels]:
                 matches.append(Match(label, start, end, phrase))
-                matches += [Match(other, start, end, phrase) for other in implied[label]]
         return tuple(matches)
 
     def labels(self, text: str) -> tuple[str, ...]:
         """The classes that ``text`` mentions, each once, in the order of the label set."""
-        found = self._miner.labels(text)
-        if not found:
-            return ()
-        found.update(*(self._implied[label] for label in found))
-        return tuple(name for name in self.names if name in found)
+        found = {label for labels in self._miner.labels(text) for label in self._meant[labels]}
+        return tuple(name for name in self.names if name in found) if found else ()
 
     def findings(self, text: str) -> tuple[Finding, ...]:
         """Every phrase of the label set in ``text``, exclusions too, with what it stems from."""
@@ -105,15 +107,9 @@ class LabelSet:
         return Miner(stated, derived, phrases.word_lists(self.file), self.origin)
 
     @cached_property
-    def _implied(self) -> dict[str, tuple[str, ...]]:
-        found = {}
-        for name in self.names:
-            reached: dict[str, None] = {}
-            pending = list(self.file.classes[name].implies)
-            while pending:
-                other = pending.pop(0)
-                if other not in reached and other != name:
-                    reached[other] = None
-                    pending += self.file.classes[other].implies
-            found[name] = tuple(reached)
-        return found
+    def _meant(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """The classes of an entry, and those that they imply."""
+        return {
+            labels: tuple(dict.fromkeys([*labels, *(other for label in labels for other in self.implied(label))]))
+            for labels in {entry.labels for entry in self.entries()}
+        }

@@ -22,7 +22,7 @@ class Match(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A phrase that was found: ``text[start:end]``, by ``entry``; an exclusion if that has no label."""
+    """A phrase that was found: ``text[start:end]``, by ``entry``; an exclusion if that has no labels."""
 
     start: int
     end: int
@@ -70,9 +70,9 @@ class Miner:
         # Built at the first caption: most stages load a label set for its names alone.
         return _by_first_word(self.entries)
 
-    def labels(self, text: str) -> set[str]:
-        """The classes that ``text`` mentions."""
-        return {entry.label for _, _, entry in self._search(tokenise(text)) if entry.label is not None}
+    def labels(self, text: str) -> set[tuple[str, ...]]:
+        """The classes of each phrase in ``text``; none of an exclusion."""
+        return {entry.labels for _, _, entry in self._search(tokenise(text))}
 
     def findings(self, text: str) -> list[Finding]:
         """Every phrase in ``text``, exclusions too, in order of appearance."""
@@ -141,7 +141,7 @@ def _table(entries: Iterable[Entry], before: dict[Pattern, Entry], origin: str) 
         if entry.pattern in before or not entry.pattern.words:
             continue
         first = table.setdefault(entry.pattern, entry)
-        if first.label != entry.label:
+        if first.labels != entry.labels:
             raise UserError(
                 f"label set {origin}: '{entry.phrase}' stands in {_place(first)} and in {_place(entry)}; "
                 f"keep it in one of them"

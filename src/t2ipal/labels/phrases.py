@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from math import prod
 from typing import NamedTuple
@@ -36,14 +36,15 @@ class Pattern(NamedTuple):
 class Entry(NamedTuple):
     """A phrase, its pattern, and where it comes from.
 
-    ``owner`` is the class under which the phrase stands, ``label`` the class it means (None: an exclusion), ``place``
-    the key of the file, and ``derivation`` how it was derived from a stated phrase (empty: it is stated).
+    ``owner`` is the class under which the phrase stands (the first that shares it), ``labels`` are the classes that it
+    means (none: an exclusion), ``place`` is the key of the file, and ``derivation`` how it was derived from a stated
+    phrase (empty: it is stated).
     """
 
     phrase: str
     pattern: Pattern
     owner: str
-    label: str | None
+    labels: tuple[str, ...]
     place: str
     derivation: str = ""
 
@@ -55,19 +56,25 @@ def stated(file: LabelFile, origin: str) -> Iterator[Entry]:
         UserError: a phrase holds no word, a list that there is not, or a context where none can be.
     """
     lists = word_lists(file)
+
+    def patterns(phrases: Iterable[str], owner: str, labels: tuple[str, ...], place: str) -> Iterator[Entry]:
+        for phrase in phrases:
+            for spelt in _spell_out(phrase, file, lists, place, origin):
+                yield Entry(spelt, _parse(spelt, place, origin), owner, labels, place)
+
     for name, words in file.classes.items():
         place = f"classes.{name}"
-        yield _plain(name, name, name, place, origin)
+        yield _plain(name, name, place, origin)
         if words.prompt is not None:
-            yield _plain(words.prompt, name, name, f"{place}.prompt", origin)
+            yield _plain(words.prompt, name, f"{place}.prompt", origin)
         elif "_" in name:
-            yield _plain(name.replace("_", " "), name, name, place, origin)
+            yield _plain(name.replace("_", " "), name, place, origin)
         for phrase in words.synonyms:
-            yield _plain(phrase, name, name, f"{place}.synonyms", origin)
-        for key, phrases, label in (("kinds", words.kinds, name), ("exclusions", words.exclusions, None)):
-            for phrase in phrases:
-                for spelt in _spell_out(phrase, file, lists, f"{place}.{key}", origin):
-                    yield Entry(spelt, _parse(spelt, f"{place}.{key}", origin), name, label, f"{place}.{key}")
+            yield _plain(phrase, name, f"{place}.synonyms", origin)
+        yield from patterns(words.kinds, name, (name,), f"{place}.kinds")
+        yield from patterns(words.exclusions, name, (), f"{place}.exclusions")
+    for phrase, names in file.shared.items():
+        yield from patterns([phrase], names[0], tuple(names), "shared")
 
 
 def derived(entry: Entry, words: Words) -> Iterator[Entry]:
@@ -82,18 +89,12 @@ def derived(entry: Entry, words: Words) -> Iterator[Entry]:
     if single is not None and entry.phrase not in words.plurals:
         forms.append(_derive(entry, single, "singular"))
     forms += [found for form in forms for found in _variants(form, words)]
+    forms += [_derive(form, phrase, "plural") for form in forms for phrase in _plurals(form.phrase, words)]
     yield from forms[1:]
-    for form in forms:
-        for phrase in _plurals(form.phrase, words):
-            yield _derive(form, phrase, "plural")
-
-
-def _variants(entry: Entry, words: Words) -> Iterator[Entry]:
-    if entry.phrase in words.variants:
-        yield from (_derive(entry, phrase, "variant") for phrase in words.variants[entry.phrase])
-        return
-    for phrase, how in variants.variants(entry.phrase, joined=entry.label is not None):
-        yield _derive(entry, phrase, how)
+    if entry.labels and entry.phrase not in words.variants:
+        # An exclusion needs no joined form: one word has no part that could be taken for a class.
+        joined = ((form, variants.joined(form.phrase)) for form in forms)
+        yield from (_derive(form, phrase, "one word") for form, phrase in joined if phrase is not None)
 
 
 def _plurals(phrase: str, words: Words) -> tuple[str, ...]:
@@ -105,13 +106,19 @@ def _plurals(phrase: str, words: Words) -> tuple[str, ...]:
     return plurals.plurals(phrase)
 
 
+def _variants(entry: Entry, words: Words) -> list[Entry]:
+    if entry.phrase in words.variants:
+        return [_derive(entry, phrase, "variant") for phrase in words.variants[entry.phrase]]
+    return [_derive(entry, phrase, how) for phrase, how in variants.spellings(entry.phrase)]
+
+
 def _derive(entry: Entry, phrase: str, how: str) -> Entry:
     pattern = Pattern((), normalise(phrase), ())
     return entry._replace(phrase=phrase, pattern=pattern, derivation=f"{how} of '{entry.phrase}'")
 
 
-def _plain(phrase: str, owner: str, label: str | None, place: str, origin: str) -> Entry:
-    return Entry(phrase, Pattern((), _words(phrase, phrase, place, origin), ()), owner, label, place)
+def _plain(phrase: str, owner: str, place: str, origin: str) -> Entry:
+    return Entry(phrase, Pattern((), _words(phrase, phrase, place, origin), ()), owner, (owner,), place)
 
 
 def _words(text: str, phrase: str, place: str, origin: str) -> Tokens:
