@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 import zstandard
 
 from t2ipal.captions.corpora import Line, Tally, find, read
+from t2ipal.config import parse
 from t2ipal.errors import UserError
 from t2ipal.settings import CorpusSettings
 
-COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco"
+ROOT = Path(__file__).resolve().parents[2]
+COCO = ROOT.parent / "shared" / "data" / "coco"
+PAGE = ROOT / "docs" / "corpora.md"
 CAPTIONS = [
     'A dog, "asleep", on a sofa.',
     "Two buses at a stop.",
@@ -328,3 +333,45 @@ def test_the_real_coco_files_are_read_as_json_reads_them() -> None:
     found = list(read([path], CorpusSettings(column="prompt", image_column="coco_id")))
     assert [(line.text, line.image_id) for line in found] == [(row["prompt"], row["coco_id"]) for row in rows]
     assert len(found) == 30_000
+
+
+def _examples() -> list[tuple[str, str, str]]:
+    """Language, file name and content of the examples on the page."""
+    return re.findall(r"```(\w+) ?(\S*)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        ("captions.json", ["9", "9"]),
+        ("narratives.jsonl", ["0a1b", "0a1c"]),
+        ("captions.txt", [None, None]),
+        ("captions.csv", ["COCO_train2014_000000000009.jpg"] * 2),
+    ],
+)
+def test_the_files_on_the_page_are_read(tmp_path: Path, name: str, images: list[str | None]) -> None:
+    (content,) = (content for _, file, content in _examples() if file == name)
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    found = list(read([tmp_path / name], CorpusSettings(column="text", image_column="image")))
+    assert [line.image_id for line in found] == images
+    assert all(re.fullmatch(r"[A-Z][a-z, ]+\.", line.text) for line in found)
+
+
+def test_the_overlays_on_the_page_are_valid_and_find_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlays = [parse(yaml.safe_load(content)).captions for language, _, content in _examples() if language == "yaml"]
+    assert [settings.corpus.evaluation_ids for settings in overlays] == [("annotations/instances_val2014.json",), ()]
+    monkeypatch.chdir(tmp_path)
+    Path("captions.csv").write_text("image,text\n1,A dog\n")
+    Path("shards/one").mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["A cat"], "image": [2]}), "shards/one/a.parquet")
+    found = read(find(overlays[1].corpus.files), overlays[1].corpus)
+    assert [(line.text, line.image_id) for line in found] == [("A dog", "1"), ("A cat", "2")]
+
+
+def test_the_page_explains_every_key_with_its_default() -> None:
+    section = PAGE.read_text(encoding="utf-8").split("## Keys", 1)[1].split("\n## ", 1)[0]
+    stated = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, re.MULTILINE)
+    defaults = CorpusSettings().model_dump(mode="json")
+    assert {key: yaml.safe_load(value) for key, value in stated} == defaults

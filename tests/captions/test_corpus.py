@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import json
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,7 +206,7 @@ def test_leaks_are_refused_at_the_first_call_unless_they_are_allowed(tmp_path: P
     path = tmp_path / "captions.csv"
     path.write_text("image,text\n1,A dog\n000000000042.jpg,A cat\n")
     ids = write(tmp_path / "ids.txt", ["COCO_val2014_000000000042.jpg"])
-    columns = {"column": "text", "image_column": "image", "evaluation_ids": [str(ids)]}
+    columns: dict[str, Any] = {"column": "text", "image_column": "image", "evaluation_ids": [str(ids)]}
     with pytest.raises(UserError, match=r"1 captions of 1 evaluation images.*captions\.csv, line 3"):
         serve(source(path, **columns), ["dog"])
     allowed = source(path, **columns, allow_evaluation=True)
@@ -274,3 +276,67 @@ def test_real_coco_captions_are_served_for_every_class_that_they_name() -> None:
         assert facts["per_class"][name]["distinct"] == len(distinct)
     with pytest.raises(UserError, match=r"395 captions of 79 evaluation images"):
         serve(source(COCO / "annotations" / "captions_val2017.json", evaluation_ids=[evaluated]), ["dog"])
+
+
+STREAM = """
+import json, sys, time
+from pathlib import Path
+from t2ipal.captions.caption import Slot
+from t2ipal.captions.corpus import CorpusSource
+from t2ipal.captions.duplicates import Taken
+from t2ipal.labels import LabelSet
+from t2ipal.settings import CorpusSettings
+
+started = time.monotonic()
+labels = LabelSet.load(sys.argv[1])
+corpus = CorpusSource(labels, CorpusSettings(files=(sys.argv[2],)), seed=0)
+captions = corpus.serve([Slot(number, name) for number, name in enumerate(labels.names)], Taken(near=True))
+# Not ru_maxrss, which a process inherits from the one that started it.
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+facts = corpus.facts()
+print(json.dumps({
+    "peak": int(peak.split()[1]) * 1024, "seconds": time.monotonic() - started, "lines": facts["lines"],
+    "distinct": [facts["per_class"][name]["distinct"] for name in labels.names],
+    "labels": [caption.labels if caption else () for caption in captions],
+}))
+"""
+
+
+def _narratives(path: Path, names: Sequence[str], size: int) -> int:
+    """Write at least ``size`` bytes of distinct localized narratives with their traces; the number of lines."""
+    rng, mark, lines = random.Random(0), "#######", []
+    for number in range(1000):
+        spoken = " ".join(f"we see a {rng.choice(LOOKS)} {rng.choice(names)} {rng.choice(PLACES)}," for _ in range(4))
+        traces = [[{"x": rng.random(), "y": rng.random(), "t": step / 7} for step in range(9)] for _ in range(4)]
+        caption = f"In this picture, {mark} {number}, {spoken} and the sky."
+        entry = {"image_id": f"{mark}{number:03}", "caption": caption, "traces": traces}
+        lines.append(json.dumps(entry) + "\n")
+    block = "".join(lines).encode()
+    blocks = -(-size // len(block))
+    with path.open("wb") as file:
+        for number in range(blocks):
+            file.write(block.replace(mark.encode(), b"%07d" % number))
+    return blocks * len(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_a_gigabyte_is_streamed_in_less_than_half_of_its_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"gadget{a}{b}" for a in "bcdfghkm" for b in "aeioulnrst"]
+    labels, path = tmp_path / "labels.yaml", tmp_path / "narratives.jsonl"
+    labels.write_text(f"classes: [{', '.join(names)}]")
+    lines = _narratives(path, names, 1_000_000_000)
+    try:
+        command = [sys.executable, "-c", STREAM, str(labels), str(path)]
+        told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    finally:
+        path.unlink()
+    with capsys.disabled():
+        print(f"\n1 GB, {lines} lines: {told['seconds']:.0f} s, peak memory {told['peak'] / 1e6:.0f} MB")
+    assert told["lines"] == lines
+    assert told["peak"] < 500e6
+    assert all(name in found for name, found in zip(names, told["labels"], strict=True))
+    # Each line names four of eighty classes, with repetition.
+    assert all(0.5 < distinct / (lines * (1 - (79 / 80) ** 4)) < 1.5 for distinct in told["distinct"])
