@@ -317,6 +317,15 @@ def test_progress_tells_megabytes_lines_and_rate(tmp_path: Path, capsys: pytest.
     assert " lines/s: 3 of 3 MB" in told
 
 
+def test_a_terminal_gets_a_bar_with_lines_and_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    (tmp_path / "a.txt").write_text("A dog in the park at night\n" * 60_000)
+    assert sum(1 for _ in read([tmp_path / "a.txt"], settings())) == 60_000
+    assert re.search(r"corpus, 60000 lines, \d+ lines/s: 100%.* 2/2 ", capsys.readouterr().err)
+
+
 @pytest.mark.skipif(not COCO.is_dir(), reason="the sample of real COCO files is not beside the project")
 def test_the_real_coco_files_are_read_as_json_reads_them() -> None:
     for split in ("train2017", "val2017"):

@@ -50,6 +50,13 @@ def test_the_layout_is_told_by_the_name_and_then_by_the_first_bytes(
     assert _layout(tmp_path / name, content, column="what is said", format="text") == "text"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_the_first_bytes_are_read_in_the_encoding_that_is_told(tmp_path: Path, encoding: str) -> None:
+    for content, expected in ((NARRATIVE, "localized-narratives"), (ANNOTATIONS, "coco"), (b"a,b\n", "csv")):
+        encoded = content.decode().encode(encoding)
+        assert _layout(tmp_path / "a.data", encoded, encoding=encoding, column="b") == expected
+
+
 def test_narratives_with_long_traces_are_told_from_an_array(tmp_path: Path) -> None:
     trace = [{"x": 0.123, "y": 0.456, "t": number / 7} for number in range(5000)]
     entry = json.dumps({"traces": [trace], "caption": "A dog", "image_id": "1"}).encode()

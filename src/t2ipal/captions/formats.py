@@ -53,11 +53,10 @@ def layout(source: Input) -> str:
     suffix = next((s.lower() for s in reversed(source.path.suffixes) if s.lower() not in _PACKED), "")
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
-    with opened(source.path) as (_, stream):
-        head = stream.read(BLOCK)
-    if head.startswith(b"PAR1"):
+    with opened(source.path) as (_, stream), as_text(stream, source.settings.encoding) as text:
+        first = text.read(BLOCK).lstrip().split("\n", 1)[0]
+    if first.startswith("PAR1"):
         return "parquet"
-    first = head.decode("utf-8-sig", "replace").lstrip().split("\n", 1)[0]
     if first.startswith("{") or suffix == ".json":
         return "coco" if _entry(1, first).flaw else "localized-narratives"
     return "csv" if source.settings.column in [cell.strip(' "') for cell in first.split(",")] else "text"
