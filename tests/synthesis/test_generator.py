@@ -11,8 +11,10 @@ import pytest
 
 from t2ipal.errors import UserError
 from t2ipal.settings import SynthesisSettings
+from t2ipal.synthesis.gate import to_bytes
 from t2ipal.synthesis.generator import Generator, load
 
+EMBEDDED = Path(__file__).parents[2] / "src" / "t2ipal" / "pack" / "models" / "text-to-image"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER = "text_encoder/model.safetensors"
 
@@ -144,3 +146,115 @@ def test_the_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch, p
     settings = base_settings(pipeline_dir) | {"model": "nobody/no-such-model", "revision": "main"}
     with pytest.raises(UserError, match=r"'nobody/no-such-model' is not in the cache and the hub cannot be reached"):
         load(settings, "cpu")
+
+
+def limited(generator: Generator, monkeypatch: pytest.MonkeyPatch, part: str, most: int) -> list[int]:
+    """Let a part of the pipeline run out of memory above ``most`` images; returns the sizes that it was asked for."""
+    import torch
+
+    module = getattr(generator.pipeline, part)
+    forward, sizes = module.forward if part == "unet" else module.decode, []
+
+    def run(rows: Any, *args: Any, **keys: Any) -> Any:
+        sizes.append(len(rows) // (2 if part == "unet" else 1))  # guidance doubles the rows
+        if sizes[-1] > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(rows, *args, **keys)
+
+    monkeypatch.setattr(module, "forward" if part == "unet" else "decode", run)
+    return sizes
+
+
+@pytest.mark.parametrize(("part", "doing"), [("unet", "denoising"), ("vae", "decoding")])
+def test_a_batch_that_does_not_fit_is_halved_and_the_smaller_size_kept(
+    generator: Generator,
+    pipeline_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+    doing: str,
+) -> None:
+    small = Generator(generator.pipeline, base_settings(pipeline_dir))
+    prompts, seeds = [f"dog {index}" for index in range(11)], list(range(11))
+    expected = generator.draw(prompts, seeds)
+    sizes = limited(small, monkeypatch, part, 4)
+    images = small.draw(prompts, seeds)
+    np.testing.assert_allclose(np.stack(images), np.stack(expected), atol=1e-5)
+    assert list(dict.fromkeys(sizes)) == [11, 6, 3, 2]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"too small for {doing} 11 images at once: 3 at once from here on" in said
+    sizes.clear()
+    small.draw(prompts, seeds)
+    assert max(sizes) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_memory_too_small_for_one_image_is_one_sentence(
+    generator: Generator, pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Generator(generator.pipeline, base_settings(pipeline_dir))
+    limited(small, monkeypatch, "unet", 0)
+    with pytest.raises(UserError, match=r"too small for denoising one image; lower synthesis\.height"):
+        small.draw(["a dog"] * 3, [1, 2, 3])
+
+
+def test_captions_of_no_word_and_of_500_words_are_drawn(generator: Generator) -> None:
+    images = generator.draw(["", "dog " * 500, "dog " * 501], [1, 1, 1])
+    assert np.abs(images[0] - images[1]).max() > 1e-4
+    np.testing.assert_allclose(images[1], images[2], atol=1e-5)
+
+
+def test_prompts_that_lose_tokens_are_told(generator: Generator) -> None:
+    # 16 tokens with both ends, a letter each; spaces are none.
+    assert generator.truncated(["", "a dog", "a" * 14, "a" * 15, "dog " * 500]) == [False, False, False, True, True]
+    assert generator.truncated([]) == []
+
+
+def test_every_tokenizer_has_a_say(generator: Generator, pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import copy
+
+    second = copy.deepcopy(generator.pipeline.tokenizer)
+    second.model_max_length = 6
+    monkeypatch.setattr(generator.pipeline, "tokenizer_2", second, raising=False)
+    assert generator.truncated(["dog", "a dog x"]) == [False, True]
+
+
+def psnr(images: Any, others: Any) -> Any:
+    """Peak signal-to-noise ratio in dB of each pair of 8-bit images [N, H, W, 3]."""
+    errors = (np.asarray(images, float) - np.asarray(others, float)) ** 2
+    return 10 * np.log10(255**2 / np.maximum(errors.mean(axis=(1, 2, 3)), 1e-9))
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Callable[[int, int], Any]:
+    """Draw the first ``count`` images of a list with the embedded model, ``size`` at a time."""
+    model = load(base_settings(EMBEDDED, steps=8, height=64, width=64), "cpu")
+    names = "dog", "cat", "bus", "person", "chair", "boat", "bird"
+    prompts = [f"a photo of a {names[index % 7]} and a {names[index // 7 % 7]}" for index in range(50)]
+
+    def draw(count: int, size: int) -> Any:
+        parts = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+        drawn = [image for part in parts for image in model.draw(prompts[part], [*range(50)][part])]
+        return np.stack([to_bytes(image) for image in drawn])
+
+    return draw
+
+
+# Measured over 50 images of 64 x 64, 8 steps, in batches of 1, 7 and 50: at least 71 dB, no value more than one level
+# apart. 60 dB is a root mean square error of a quarter of one of the 256 levels.
+LEAST_PSNR = 60.0
+
+
+def test_the_batch_size_changes_rounding_only(embedded: Callable[[int, int], Any]) -> None:
+    together, alone = embedded(7, 7), embedded(7, 1)
+    assert psnr(together, alone).min() > LEAST_PSNR
+    assert psnr(together[:-1], together[1:]).max() < LEAST_PSNR / 2
+
+
+@pytest.mark.slow
+def test_batches_of_1_7_and_50_change_rounding_only(embedded: Callable[[int, int], Any]) -> None:
+    by_size = [embedded(50, size) for size in (1, 7, 50)]
+    for images, others in ((0, 1), (0, 2), (1, 2)):
+        assert psnr(by_size[images], by_size[others]).min() > LEAST_PSNR
+        assert np.abs(by_size[images].astype(int) - by_size[others]).max() <= 2
