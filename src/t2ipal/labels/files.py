@@ -15,7 +15,7 @@ as a list of names or as a mapping from names to words::
         implies: [animal]              # classes which every picture of this one shows
         plurals: {puppy: [puppies]}    # only where the derived ones (`t2ipal labels`) are wrong; [] for none
         variants: {doggy: [doggie]}    # the same for other spellings
-        activity: false                # true: words may be verbs (the optional part-of-speech check lets them pass)
+        nouns_only: true               # false: the optional part-of-speech check lets verbs and adjectives pass
     shared:
       police dog: [police, dog]        # phrases that mention several classes at once
 """
@@ -45,7 +45,7 @@ class Words(BaseModel, extra="forbid", frozen=True, strict=True):
     implies: list[Phrase] = []
     plurals: dict[Phrase, list[Phrase]] = {}
     variants: dict[Phrase, list[Phrase]] = {}
-    activity: bool = False
+    nouns_only: bool = True
 
 
 class LabelFile(BaseModel, extra="forbid", frozen=True, strict=True):

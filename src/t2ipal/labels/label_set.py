@@ -71,9 +71,9 @@ class LabelSet:
                 pending += self.file.classes[other].implies
         return tuple(reached)
 
-    def is_activity(self, name: str) -> bool:
-        """Whether the words of class ``name`` may be verbs."""
-        return self.file.classes[name].activity
+    def nouns_only(self, name: str) -> bool:
+        """Whether the words of class ``name`` are nouns ("dancing", "snowy" are not)."""
+        return self.file.classes[name].nouns_only
 
     def mine(self, text: str) -> tuple[Match, ...]:
         """Every mention of a class in ``text``, in order of appearance; a class that is implied follows the other.
