@@ -132,7 +132,7 @@ def test_the_same_text_twice_counts_once(tmp_path: Path) -> None:
         )
         facts = corpus.facts()
         assert (facts["with_class"], facts["duplicates"], facts["without_class"]) == (5, 3, 2)
-        assert facts["per_class"]["dog"] == {"distinct": 1, "estimated": False, "served": 1}
+        assert facts["available"]["dog"] == {"distinct": 1, "estimated": False, "served": 1}
 
 
 def test_what_is_taken_is_passed_over(tmp_path: Path) -> None:
@@ -195,11 +195,11 @@ def test_facts_say_what_was_read_and_served(tmp_path: Path) -> None:
     (place,) = facts["malformed_places"]
     assert place.startswith(f"{path}, line {9 * each + 1}: it is no JSON")
     assert facts["evaluation_images"]["evaluation_images"] == 2
-    assert facts["per_class"]["horse"] == {"distinct": each, "estimated": False, "served": 0}
-    assert facts["per_class"]["dog"]["distinct"] == 2 * each
+    assert facts["available"]["horse"] == {"distinct": each, "estimated": False, "served": 0}
+    assert facts["available"]["dog"]["distinct"] == 2 * each
     assert facts["duplicates"] == 2 * each
-    assert facts["per_class"]["sheep"] == {"distinct": 0, "estimated": False, "served": 0}
-    assert facts["per_class"]["dog"]["served"] + facts["per_class"]["cat"]["served"] in (2, 3, 4)
+    assert facts["available"]["sheep"] == {"distinct": 0, "estimated": False, "served": 0}
+    assert facts["available"]["dog"]["served"] + facts["available"]["cat"]["served"] in (2, 3, 4)
 
 
 def test_leaks_are_refused_at_the_first_call_unless_they_are_allowed(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_real_coco_captions_are_served_for_every_class_that_they_name() -> None:
     assert facts["evaluation_images"]["captions"] == 0
     for name in VOC.names:
         distinct = {normalised(text) for text in texts if name in VOC.labels(text)}
-        assert facts["per_class"][name]["distinct"] == len(distinct)
+        assert facts["available"][name]["distinct"] == len(distinct)
     with pytest.raises(UserError, match=r"395 captions of 79 evaluation images"):
         serve(source(COCO / "annotations" / "captions_val2017.json", evaluation_ids=[evaluated]), ["dog"])
 
@@ -296,7 +296,7 @@ peak = next(line for line in Path("/proc/self/status").read_text().splitlines() 
 facts = corpus.facts()
 print(json.dumps({
     "peak": int(peak.split()[1]) * 1024, "seconds": time.monotonic() - started, "lines": facts["lines"],
-    "distinct": [facts["per_class"][name]["distinct"] for name in labels.names],
+    "distinct": [facts["available"][name]["distinct"] for name in labels.names],
     "labels": [caption.labels if caption else () for caption in captions],
 }))
 """

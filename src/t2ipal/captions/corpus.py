@@ -159,7 +159,7 @@ class CorpusSource:
             "duplicates": max(self.captions["with_class"] - distinct, 0),
             "estimated": estimated,
             "evaluation_images": self.leaks.facts(),
-            "per_class": {name: self._class_facts(name) for name in self.labels.names},
+            "available": {name: self._class_facts(name) for name in self.labels.names},
         }
 
     def _class_facts(self, name: str) -> dict[str, Any]:
