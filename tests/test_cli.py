@@ -14,6 +14,7 @@ from t2ipal.errors import UserError
 
 COMMANDS = [
     "captions",
+    "labels",
     "synthesis",
     "verification",
     "features",
@@ -172,3 +173,40 @@ def test_trainings_and_evaluations_go_to_their_stages_all_at_once(monkeypatch):
     features = {"captions": FeatureSet(Path("f"), ("0",))}
     assert trained == [training.Job({"seed": 1}, Path("t/model.json"), features, (Path("m"),))] * 2
     assert evaluated == [evaluation.Job({"benchmark": {}}, "f", Path("t"), Path("e/metrics.json"))] * 2
+
+
+def test_captions_explain_shows_which_words_cause_which_label():
+    shown = _run("captions", "explain", "A hot dog beside two puppies", "--labels", "coco")
+    assert shown.returncode == 0
+    assert [line.split() for line in shown.stdout.splitlines()] == [
+        ["A", "hot", "dog", "beside", "two", "puppies"],
+        ["2-9", "hot", "dog", "hot", "dog", "classes.hot", "dog:", "hot", "dog"],
+        ["21-28", "puppies", "dog", "classes.dog.synonyms:", "puppies", "(plural", "of", "'puppy')"],
+        ["labels:", "dog,", "hot", "dog"],
+    ]
+
+
+def test_captions_without_settings_say_what_is_missing():
+    shown = _run("captions", "--output", "x.parquet")
+    assert shown.returncode == 2
+    assert "--settings" in shown.stderr
+
+
+def test_labels_prints_every_phrase_and_whether_it_is_derived(tmp_path: Path):
+    (tmp_path / "own.yaml").write_text("classes: [grey wolf]\n", encoding="utf-8")
+    shown = _run("labels", str(tmp_path / "own.yaml"))
+    assert shown.returncode == 0
+    lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
+    assert "grey wolf stated name" in lines
+    assert "grey wolves derived name: plural of 'grey wolf'" in lines
+    assert "gray wolf derived name: other spelling of 'grey wolf'" in lines
+
+
+def test_labels_without_a_name_lists_the_shipped_ones():
+    assert _run("labels").stdout.split() == ["coco", "nuswide", "voc2007"]
+
+
+def test_labels_of_an_unknown_label_set_are_refused_in_one_sentence():
+    shown = _run("labels", "voc2008")
+    assert shown.returncode == 1
+    assert "no label set 'voc2008'" in shown.stderr

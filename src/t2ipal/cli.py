@@ -22,6 +22,8 @@ config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 pack_app = typer.Typer(help="Training and gates of the embedded models (snakemake pack).", no_args_is_help=True)
 app.add_typer(pack_app, name="pack")
+captions_app = typer.Typer()
+app.add_typer(captions_app, name="captions")
 
 Settings = Annotated[str, typer.Option("--settings", help="The stage's settings as JSON, as the workflow passes them.")]
 ConfigJson = Annotated[str, typer.Option("--config-json", help="The whole configuration as JSON.")]
@@ -59,20 +61,49 @@ def _list(text: str, option: str) -> list[dict[str, Any]]:
     return values
 
 
-@app.command()
+@captions_app.callback(invoke_without_command=True)
 def captions(
-    settings: Settings,
-    output: Output,
+    context: typer.Context,
+    settings: Annotated[str | None, typer.Option("--settings", help="The stage's settings as JSON.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Parquet file to write.")] = None,
     operation: Annotated[str, typer.Option("--operation", help="How to ask the language model, as JSON.")] = "{}",
     device: Device = "cpu",
 ) -> None:
-    """Stage 1: write captions with their labels to a Parquet file."""
+    """Stage 1: write captions with their labels to a Parquet file (--settings, --output); or explain labels."""
+    if context.invoked_subcommand is not None:
+        return
+    if settings is None or output is None:
+        raise typer.BadParameter("both are needed", param_hint="--settings and --output")
     values, asking = _mapping(settings, "--settings"), _mapping(operation, "--operation")
     from t2ipal.captions.stage import write_captions
     from t2ipal.devices import lease
 
     with lease(device, "captions.llm.device") as leased:
         write_captions(values, output, asking, leased)
+
+
+@captions_app.command()
+def explain(
+    text: Annotated[str, typer.Argument(help="A caption.")],
+    labels: Annotated[str, typer.Option("--labels", help="Name of a shipped label set, or path of one.")] = "voc2007",
+    tagger: Annotated[str | None, typer.Option("--tagger", help="spaCy model that drops what is no noun.")] = None,
+) -> None:
+    """Show which words of a caption mention which class, and by which phrase of the label set."""
+    from t2ipal.labels import LabelSet, grammar, listing
+
+    found = LabelSet.load(labels)
+    kept = found.mine(text) if tagger is None else next(grammar.mine(found, [text], grammar.load_tagger(tagger)))
+    typer.echo(listing.explanation(found, text, [match for match in found.mine(text) if match not in kept]))
+
+
+@app.command()
+def labels(
+    name: Annotated[str, typer.Argument(help="Name of a shipped label set, or path of one; none to list those.")] = "",
+) -> None:
+    """Print a label set: its classes, and every phrase for them, stated or derived."""
+    from t2ipal.labels import LabelSet, listing, shipped
+
+    typer.echo(listing.listing(LabelSet.load(name)) if name else "\n".join(shipped()))
 
 
 @app.command()

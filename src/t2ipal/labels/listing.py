@@ -30,13 +30,19 @@ def explanation(labels: LabelSet, text: str, dropped: Sequence[Match] = ()) -> s
     lines = [text]
     refused = {(match.start, match.end) for match in dropped}
     for start, end, phrase, entry in labels.findings(text):
-        meaning = ", ".join(entry.labels) or "excluded"
+        meaning = _meaning(labels, entry)
         if (start, end) in refused:
-            meaning = f"no noun ({meaning})"
+            meaning = f"no noun: {meaning}"
         lines.append(f"  {start:3d}-{end:<3d} {phrase:24s} {meaning:24s} {_origin(entry)}")
     kept = [match.label for match in labels.mine(text) if (match.start, match.end) not in refused]
     lines.append(f"labels: {', '.join(name for name in labels.names if name in kept) or 'none'}")
     return "\n".join(lines)
+
+
+def _meaning(labels: LabelSet, entry: Entry) -> str:
+    implied = dict.fromkeys(other for label in entry.labels for other in labels.implied(label))
+    so = f" (so {', '.join(implied)})" if implied else ""
+    return f"{', '.join(entry.labels)}{so}" if entry.labels else "excluded"
 
 
 def _heading(labels: LabelSet, name: str) -> str:
