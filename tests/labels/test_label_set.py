@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from t2ipal.errors import UserError
-from t2ipal.labels import LabelSet, normalise, shipped
+from t2ipal.labels import LabelSet, shipped
 
 VOC = LabelSet.load("voc2007")
 
@@ -20,10 +20,6 @@ def test_labels_stand_once_and_in_label_set_order() -> None:
     assert VOC.labels("a tv, a dog, a cat, a dog and an airplane") == ("aeroplane", "cat", "dog", "tvmonitor")
 
 
-def test_normalisation_drops_case_punctuation_and_possessives() -> None:
-    assert normalise("The Dog\u2019s T.V. — it's café-style!") == ("the", "dog", "t", "v", "it", "café", "style")
-
-
 def _load(tmp_path: Path, text: str) -> LabelSet:
     path = tmp_path / "own.yaml"
     path.write_text(text, encoding="utf-8")
@@ -35,6 +31,12 @@ def test_a_file_of_names_alone_is_enough(tmp_path: Path) -> None:
     assert labels.names == ("fire engine", "street_lamp", "fox")
     assert labels.prompt_name("street_lamp") == "street lamp"
     assert labels.labels("Foxes under street lamps beside a fire-engine") == labels.names
+
+
+def test_names_have_a_way_to_be_shown(tmp_path: Path) -> None:
+    labels = _load(tmp_path, "classes: {street_lamp: {}, tv: {prompt: tv set, display: TV}}\n")
+    assert [labels.display_name(name) for name in labels.names] == ["street lamp", "TV"]
+    assert labels.prompt_name("tv") == "tv set"
 
 
 def test_a_mapping_may_leave_words_out(tmp_path: Path) -> None:

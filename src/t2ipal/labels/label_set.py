@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t2ipal.labels import phrases
 from t2ipal.labels.files import LabelFile, read
-from t2ipal.labels.miner import Finding, Match, Miner
+from t2ipal.labels.miner import Match, Miner
 from t2ipal.labels.phrases import Entry
 
 
@@ -81,20 +81,21 @@ class LabelSet:
         At each word the longest known phrase wins, so that compounds go before their parts; an exclusion
         uses up its words without a mention. Case, possessives, hyphens and Unicode forms do not matter.
         """
-        matches = []
-        for start, end, phrase, entry in self._miner.findings(text):
-            for label in self._meant[entry.labels]:
-                matches.append(Match(label, start, end, phrase))
-        return tuple(matches)
+        meant = self._meant
+        return tuple(
+            Match(label, start, end, text[start:end])
+            for start, end, entry in self._miner.places(text)
+            for label in meant[entry.labels]
+        )
 
     def labels(self, text: str) -> tuple[str, ...]:
         """The classes that ``text`` mentions, each once, in the order of the label set."""
         found = {label for labels in self._miner.labels(text) for label in self._meant[labels]}
         return tuple(name for name in self.names if name in found) if found else ()
 
-    def findings(self, text: str) -> tuple[Finding, ...]:
-        """Every phrase of the label set in ``text``, exclusions too, with what it stems from."""
-        return tuple(self._miner.findings(text))
+    def places(self, text: str) -> list[tuple[int, int, Entry]]:
+        """Start, end and origin of every phrase of the label set in ``text``, exclusions too."""
+        return self._miner.places(text)
 
     def entries(self) -> tuple[Entry, ...]:
         """Every phrase that is searched for, stated ones first."""

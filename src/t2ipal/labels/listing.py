@@ -29,11 +29,11 @@ def explanation(labels: LabelSet, text: str, dropped: Sequence[Match] = ()) -> s
     """What each phrase of ``text`` means and why, and the labels. ``dropped`` are mentions that a filter refused."""
     lines = [text]
     refused = {(match.start, match.end) for match in dropped}
-    for start, end, phrase, entry in labels.findings(text):
+    for start, end, entry in labels.places(text):
         meaning = _meaning(labels, entry)
         if (start, end) in refused:
             meaning = f"no noun: {meaning}"
-        lines.append(f"  {start:3d}-{end:<3d} {phrase:24s} {meaning:24s} {_origin(entry)}")
+        lines.append(f"  {start:3d}-{end:<3d} {text[start:end]:24s} {meaning:24s} {_origin(entry)}")
     kept = [match.label for match in labels.mine(text) if (match.start, match.end) not in refused]
     lines.append(f"labels: {', '.join(name for name in labels.names if name in kept) or 'none'}")
     return "\n".join(lines)

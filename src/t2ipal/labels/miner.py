@@ -21,15 +21,6 @@ class Match(NamedTuple):
     phrase: str
 
 
-class Finding(NamedTuple):
-    """A phrase that was found: ``text[start:end]``, by ``entry``; an exclusion if that has no labels."""
-
-    start: int
-    end: int
-    phrase: str
-    entry: Entry
-
-
 class _Shape(NamedTuple):
     """Patterns of equal build that start with the same word.
 
@@ -74,16 +65,14 @@ class Miner:
         """The classes of each phrase in ``text``; none of an exclusion."""
         return {entry.labels for _, _, entry in self._search(tokenise(text))}
 
-    def findings(self, text: str) -> list[Finding]:
-        """Every phrase in ``text``, exclusions too, in order of appearance."""
-        found = self._search(tokenise(text))
+    def places(self, text: str) -> list[tuple[int, int, Entry]]:
+        """Start, end and entry of every phrase in ``text``, exclusions too, in order of appearance."""
+        words = tokenise(text)
+        found = self._search(words)
         if not found:
-            return []
-        places = spans(text)
-        return [
-            Finding(start := places[first][0], end := places[last][1], text[start:end], entry)
-            for first, last, entry in found
-        ]
+            return found
+        where = spans(text, words[: found[-1][1] + 1])
+        return [(where[first][0], where[last][1], entry) for first, last, entry in found]
 
     def _search(self, words: Sequence[str]) -> list[tuple[int, int, Entry]]:
         """First and last word of each phrase, and its entry."""

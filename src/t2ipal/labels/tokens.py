@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 Tokens = tuple[str, ...]
 
@@ -20,9 +21,17 @@ def tokenise(text: str) -> list[str]:
     return [fold(token) for token in TOKEN.findall(text)]
 
 
-def spans(text: str) -> list[tuple[int, int]]:
-    """Where the tokens of :func:`tokenise` start and end."""
-    return [found.span() for found in TOKEN.finditer(text)]
+def spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each of ``words``, the first ones that :func:`tokenise` finds, starts and ends; of words only, no marks."""
+    if not text.isascii() or "'" in text:
+        return [found.span() for found in TOKEN.finditer(text)]
+    # Between one word and the next stands nothing that could be taken for it, but for the s of a possessive.
+    lower, end, found = text.lower(), 0, []
+    for word in words:
+        start = lower.find(word, end)
+        end = start + len(word)
+        found.append((start, end))
+    return found
 
 
 def normalise(text: str) -> Tokens:
