@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from t2ipal.errors import UserError
-from t2ipal.shards import samples
+from t2ipal.shards import check, samples
 
 
 def test_samples_come_in_order_with_image_caption_and_labels(run):
@@ -80,3 +83,18 @@ def test_an_image_of_another_format_is_refused(run):
     (sample,) = samples(path)
     with pytest.raises(UserError, match="synthetic image a "):
         sample.image()
+
+
+def test_a_shard_is_held_against_its_manifest(tmp_path: Path) -> None:
+    shard = tmp_path / "shard-00000.tar"
+    shard.write_bytes(b"content")
+    check(shard)
+    manifest = shard.with_suffix(".json")
+    manifest.write_text(json.dumps({"sha256": hashlib.sha256(b"content").hexdigest()}))
+    check(shard)
+    shard.write_bytes(b"cOntent")
+    with pytest.raises(UserError, match=r"shard-00000\.tar is damaged: its sha256 .*shard-00000\.json; delete it"):
+        check(shard)
+    manifest.write_text("[]")
+    with pytest.raises(UserError, match=r"manifest .*shard-00000\.json is damaged"):
+        check(shard)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from t2ipal.errors import UserError
+from t2ipal.io import file_sha256, read_json
 
 IMAGE_FORMATS = ("PNG", "WEBP")
 # Far above what the synthesis stage writes; keeps a damaged or hostile shard from filling the memory.
@@ -85,6 +86,23 @@ def _sample(key: str, parts: dict[str, Any]) -> Sample | None:
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"the .json of sample {key!r} has no list of labels")
     return Sample(key, parts["txt"].decode("utf-8", "replace").strip(), tuple(labels), encoded)
+
+
+def check(path: Path) -> None:
+    """Refuse a shard whose bytes are not those that its manifest, where there is one, vouches for.
+
+    Raises:
+        UserError: they differ, or the manifest is damaged.
+    """
+    manifest = path.with_suffix(".json")
+    if not path.is_file() or not manifest.is_file():
+        return
+    try:
+        vouched = read_json(manifest)["sha256"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(f"the manifest {manifest} is damaged; delete it and rerun") from None
+    if vouched != file_sha256(path):
+        raise UserError(f"shard {path} is damaged: its sha256 is not that of {manifest.name}; delete it and rerun")
 
 
 def samples(path: Path) -> Iterator[Sample]:

@@ -67,6 +67,17 @@ class Project:
             check=False,
         )
 
+    def start(self, *arguments: str, overlay: dict | None = None) -> subprocess.Popen[str]:
+        """A run that goes on by itself; its output is one stream."""
+        return subprocess.Popen(
+            self._command(arguments, overlay),
+            cwd=self.root,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def run(self, *arguments: str, overlay: dict | None = None) -> subprocess.CompletedProcess[str]:
         done = self.snakemake(*arguments, overlay=overlay)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.slow
 def test_an_empty_directory_plans_every_stage(fresh):
     assert fresh.planned() == {
         "captions": 2,
-        "synthesis": 4,
+        # Four shards, up to three in a job.
+        "synthesis": 2,
         "features_captions": 2,
         "features_synthetic": 4,
         "features_images": 2,
@@ -137,8 +138,8 @@ def test_a_deleted_shard_is_redone_alone_and_equal(project):
     shard.unlink()
     planned = project.planned()
     assert planned["synthesis"] == 1
-    assert planned["features_synthetic"] == 1
-    assert "captions" not in planned
+    # What the shard would be is in its path, so its features are still right.
+    assert not planned.keys() & {"captions", "features_synthetic", "training"}
     project.run()
     assert shard.read_bytes() == drawn
     assert (project.results / "summary.json").read_bytes() == summary

@@ -15,7 +15,7 @@ from t2ipal.features import store
 from t2ipal.features.backbone import Backbone, load
 from t2ipal.progress import Progress
 from t2ipal.settings import BenchmarkSettings
-from t2ipal.shards import batched, samples
+from t2ipal.shards import batched, check, samples
 
 Item = tuple[str, list[str], list[str], Image.Image]
 
@@ -58,6 +58,7 @@ def extract_shard(settings: dict[str, Any], shard: Path, output: Path, device: s
     Raises:
         UserError: the shard is damaged.
     """
+    check(shard)
     items: Iterator[Item] = ((sample.key, list(sample.labels), [], sample.image()) for sample in samples(shard))
     _write_images(settings, items, sum(1 for _ in samples(shard)), output, device)
 

@@ -16,7 +16,7 @@ from t2ipal.features import backbone as backbones
 from t2ipal.features.backbone import Backbone
 from t2ipal.labels import LabelSet
 from t2ipal.progress import Progress
-from t2ipal.shards import Sample, batched, samples
+from t2ipal.shards import Sample, batched, check, samples
 from t2ipal.verification import store
 from t2ipal.verification.scores import class_scores
 
@@ -38,6 +38,7 @@ def verify_shard(settings: dict[str, Any], shard: Path, output: Path, device: st
     notice = store.SAME if settings["same_as_evaluated"] else None
     if notice:
         print(f"t2ipal verification: warning: {notice}", file=sys.stderr, flush=True)
+    check(shard)
     labels = LabelSet.load(settings["labels"])
     key = "features.backbone" if notice else "verification.backbone"
     # As TaI-DPT's local features are, whatever the evaluated ones keep.

@@ -1,0 +1,110 @@
+"""Images under the real Snakemake: more of them, many GPUs, jobs that are stopped, disks that are full."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+FEW = {"seeds": [0], "methods": ["t2i-pal"]}
+
+
+def test_more_captions_and_replicas_draw_only_what_is_new_and_going_back_finds_everything(project):
+    summary = (project.results / "summary.json").read_bytes()
+    before = project.bytes_of("synthesis")
+    wider = {"captions": {"total": 50}, "synthesis": {"images_per_caption": 2}}
+    planned = project.planned("features_all", overlay=wider)
+    # Each seed has 2 shards of 20; now 2 and a tail of 10, and the same for the second replica.
+    assert planned["features_synthetic"] == 2 * 4
+    for log in project.results.glob("logs/synthesis/*.log"):
+        log.unlink()
+    project.run("synthesis_all", overlay=wider)
+    after = project.bytes_of("synthesis")
+    assert before.items() < after.items()
+    logs = "".join(path.read_text() for path in project.results.glob("logs/synthesis/*.log"))
+    assert logs.count("is finished: kept") == 4
+    assert len(re.findall(r"shard \S+: (\d+) of \1 images", logs)) == 2 * 4
+    assert "synthesis" not in project.planned()
+    project.run()
+    assert (project.results / "summary.json").read_bytes() == summary
+
+
+def test_jobs_on_a_machine_of_four_gpus_run_at_once_each_on_its_own(fresh, monkeypatch):
+    monkeypatch.setenv("T2IPAL_SIMULATED_GPUS", "4")
+    overlay = {"synthesis": {"shards_per_job": 1}}
+    fresh.run("synthesis_all", "--cores", "8", overlay=overlay)
+    logs = [path.read_text() for path in fresh.results.glob("logs/synthesis/*.log")]
+    leased = sorted(found for log in logs for found in re.findall(r"leased (simulated-\d)", log))
+    assert leased == [f"simulated-{index}" for index in range(4)]
+    assert not any("waiting" in log for log in logs)
+
+
+def test_a_job_that_is_asked_to_stop_is_taken_up_by_snakemake(fresh):
+    overlay = {**FEW, "synthesis": {"steps": 40, "batch_size": 5, "shards_per_job": 2}}
+    with fresh.start("synthesis_all", overlay=overlay) as process:
+        deadline = time.monotonic() + 300
+        part = None
+        while part is None and time.monotonic() < deadline:
+            part = next((p for p in fresh.results.glob("synthesis/*/*.tar.part") if p.stat().st_size), None)
+            time.sleep(0.02)
+        (job,) = _jobs(fresh)
+        os.kill(job, signal.SIGTERM)
+        output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "Trying to restart job" in output
+    assert "was asked to stop" in output
+    (log,) = fresh.results.glob("logs/synthesis/*.log")
+    assert "images of an earlier run" in log.read_text() or "is finished: kept" in log.read_text()
+    assert len(list(fresh.results.glob("synthesis/*/shard-*.tar"))) == 2
+
+
+def _jobs(project) -> list[int]:
+    """The processes that draw images for this project; not the shells around them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"synthesis" in command and (folder / "cwd").resolve() == project.root.resolve():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a small tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_plan_that_the_disk_cannot_hold_is_refused_and_a_full_disk_loses_no_image(fresh, small_disk):
+    overlay = {**FEW, "results": str(small_disk)}
+    refused = fresh.snakemake("synthesis_all", overlay=overlay)
+    assert refused.returncode != 0
+    told = "40 images to draw take about 0.0 GiB, but the disk of results directory"
+    assert told in refused.stdout + refused.stderr
+    assert not list(small_disk.glob("synthesis/*/*"))
+
+
+def test_two_runs_in_one_directory_are_refused(fresh):
+    with fresh.start("synthesis_all", overlay=FEW) as first:
+        while first.poll() is None and not (fresh.results / ".claim").exists():
+            time.sleep(0.05)
+        second = fresh.snakemake("synthesis_all", overlay=FEW)
+        assert second.returncode != 0
+        assert "another run is writing to results directory" in second.stdout + second.stderr
+        first.communicate(timeout=300)
+    assert first.returncode == 0
