@@ -1,7 +1,7 @@
 """The optional part-of-speech check: mentions that are no nouns ("dogs train for a race") are dropped.
 
 The lexical miner decides what is a mention; a spaCy tagger then looks at those of one word, since a compound leaves
-nothing to ask. That takes 200 times as long as mining, and taggers err on captions, which often have no verb: on the
+nothing to ask. That takes over 100 times as long as mining, and taggers err on captions, which often have no verb: on the
 COCO sample it drops more right labels than wrong ones (docs/labels.md). So it is off unless asked for.
 """
 
