@@ -37,6 +37,10 @@ class Script:
     def __init__(self, say: Callable[[Request], str]) -> None:
         self.say = say
         self.asked: list[Request] = []
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
 
     def answer(self, requests: Sequence[Request], keep: Callable[[Request, Answer], None]) -> None:
         for request in requests:
@@ -227,6 +231,7 @@ def test_a_rerun_asks_for_nothing_and_answers_the_same(source: Callable[..., Llm
     again = source(lambda request: pytest.fail("asked again"))
     assert run(again, rounds(labels, 4)) == first
     assert again.facts()["cache_hits"] == 16
+    assert script(again).prepared == 0
 
 
 def test_more_captions_ask_only_for_what_is_new(source: Callable[..., LlmSource], labels: LabelSet) -> None:
@@ -261,7 +266,7 @@ def test_answers_until_a_failure_are_kept(source: Callable[..., LlmSource], labe
 def test_progress_counts_what_is_asked(
     source: Callable[..., LlmSource], labels: LabelSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = source(model="tiny")
+    made = source(model="somebody/tiny")
     run(made, rounds(labels, 3))
     made.facts()
     assert "asking tiny: 12 of 12 answers" in capsys.readouterr().err

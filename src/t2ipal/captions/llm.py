@@ -30,6 +30,9 @@ class Model(Protocol):
     def identity(self) -> str:
         """Which model it is, as part of requests."""
 
+    def prepare(self) -> None:
+        """Do what takes time before the first answer; once is enough."""
+
     def answer(self, requests: Sequence[Request], keep: Callable[[Request, Answer], None]) -> None:
         """Call ``keep`` once for every request, as soon as its answer is there."""
 
@@ -177,8 +180,10 @@ class LlmSource:
         return [clean(answer.text, answer.finished) for answer in (known[r.key] for r in requests) if answer]
 
     def _answer(self, requests: Sequence[Request]) -> None:
+        self.model.prepare()
         if self.progress is None:
-            self.progress = Progress(f"asking {self.settings.model}", 0, "answers")
+            name = self.settings.gguf or self.settings.model
+            self.progress = Progress(f"asking {name.rpartition('/')[2]}", 0, "answers")
         progress, started = self.progress, time.monotonic()
         progress.total += len(requests)
         if progress.bar is not None:

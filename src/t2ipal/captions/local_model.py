@@ -50,13 +50,21 @@ class LocalModel:
             return f"{model_identity(settings.model)}:{settings.dtype}"
         return f"{_edges(self.directory / settings.gguf)}:{settings.dtype}"
 
+    def prepare(self) -> None:
+        """Load the model.
+
+        Raises:
+            UserError: it does not load or is no causal language model, or the device is not there.
+        """
+        _ = self.loaded
+
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:
         """Answer all requests, ``captions.llm.batch_size`` together; each is kept as soon as its batch is done.
 
         Raises:
-            UserError: the model does not load, is no causal language model, or does not fit on the device.
+            UserError: the model does not load, or so many answers at once do not fit on the device.
         """
-        tokenizer, model = self._loaded
+        tokenizer, model = self.loaded
         from t2ipal.captions.generation import generate
 
         for start in range(0, len(requests), self.settings.batch_size):
@@ -65,7 +73,8 @@ class LocalModel:
                 keep(request, answer)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def loaded(self) -> tuple[Any, Any]:
+        """Tokenizer and model."""
         # The GPU stays leased for as long as the model lives. torch may be imported from here on only.
         device = self.lease.enter_context(lease(self.settings.device, "captions.llm.device"))
         return _load(self.settings, device)
@@ -112,7 +121,7 @@ def _load(settings: LlmSettings, device: str) -> tuple[Any, Any]:
         weights: Any = {"dtype": dtype, "output_loading_info": True}
         if settings.gguf is None:
             weights["use_safetensors"] = True
-        model, info = AutoModelForCausalLM.from_pretrained(where, **options, **weights)
+        model, info = AutoModelForCausalLM.from_pretrained(where, config=config, **options, **weights)
     except UserError:
         raise
     except Exception as error:

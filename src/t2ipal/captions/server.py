@@ -32,7 +32,10 @@ class Server:
         """The name that the server has for the model. Where the server is does not matter: ports change."""
         return f"server:{self.settings.model}"
 
-    def answer(self, requests: Sequence[Request], keep: Callable[[Request, Answer], None]) -> None:
+    def prepare(self) -> None:
+        """Nothing to do: the server is there or not."""
+
+    def answer(self, requests: Sequence[Request], keep: Keep) -> None:
         """Answer all requests; each answer is kept as it arrives.
 
         What a server may get over is tried again ``captions.llm.retries`` times with growing pauses, or after the
