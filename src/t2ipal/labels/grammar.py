@@ -1,8 +1,8 @@
 """The optional part-of-speech check: mentions that are no nouns ("dogs train for a race") are dropped.
 
 The lexical miner decides what is a mention; a spaCy tagger then looks at those of one word, since a compound leaves
-nothing to ask. That takes over 100 times as long as mining, and taggers err on captions, which often have no verb: on the
-COCO sample it drops more right labels than wrong ones (docs/labels.md). So it is off unless asked for.
+nothing to ask. That takes over 100 times as long as mining, and taggers err on captions, which often have no verb: on
+the COCO sample it drops more right labels than wrong ones (docs/labels.md). So it is off unless asked for.
 """
 
 from __future__ import annotations
