@@ -268,6 +268,17 @@ def test_an_error_while_a_batch_waits_for_its_redraw_writes_nothing_out_of_order
     assert shelf.keys == [sample.key for sample in BATCHES[0]]
 
 
+def test_a_second_interrupt_during_the_clearing_up_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(finisher: Any, serve: bool) -> None:
+        raise KeyboardInterrupt
+
+    shelf = Shelf()
+    monkeypatch.setattr("t2ipal.synthesis.pipeline._Finisher._settle_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draw(Breaking(2, bad=[SAMPLES[0].seed(0, BASE_SEED)]), shelf)
+    assert shelf.keys == []
+
+
 def test_prompts_that_cannot_be_embedded_and_batches_that_cannot_be_had_are_errors_of_the_caller() -> None:
     class Refusing(Fake):
         def condition(self, prompts: list[str]) -> Condition:

@@ -11,7 +11,7 @@ import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -64,7 +64,7 @@ def _encoders(model: Model) -> int:
 
 
 class _Finisher:
-    """The thread behind the denoiser. Once it has failed, or is left by an error, it writes nothing out of order."""
+    """The thread behind the denoiser. Once a batch has failed it finishes no other."""
 
     def __init__(self, model: Model, write: Write, image_format: str) -> None:
         self.model, self.write, self.image_format = model, write, image_format
@@ -73,7 +73,7 @@ class _Finisher:
         self._under_way: deque[Future[None]] = deque()
         # Redraws that are asked for; None for a batch that is done.
         self._events: queue.SimpleQueue[_Redraw | None] = queue.SimpleQueue()
-        self._failed = False
+        self._failed = self._left = False
 
     def __enter__(self) -> Self:
         return self
@@ -81,10 +81,13 @@ class _Finisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._under_way:
-            self._settle_one(serve=False)
-        self._thread.shutdown()
-        self._encoders.shutdown()
+        try:
+            while self._under_way:
+                self._settle_one(serve=False)
+        finally:
+            self._left = True
+            self._thread.shutdown()
+            self._encoders.shutdown()
 
     def submit(self, gate: Gate, latents: Latents) -> None:
         """Finish a batch when those before it are finished."""
@@ -135,14 +138,22 @@ class _Finisher:
         try:
             gate.judge(*self.model.decode(latents))
             while gate.pending:
-                redraw = _Redraw(*gate.request())
-                self._events.put(redraw)
-                gate.judge(*self.model.decode(redraw.answer.result()))
+                gate.judge(*self.model.decode(self._drawn_again(gate)))
             files = list(self._encoders.map(lambda drawn: encoded(drawn, self.image_format), gate.drawn()))
             self.write(gate.samples, files)
         except BaseException:
             self._failed = True
             raise
+
+    def _drawn_again(self, gate: Gate) -> Latents:
+        redraw = _Redraw(*gate.request())
+        self._events.put(redraw)
+        # Nobody answers when the denoising thread was interrupted in its clearing up.
+        while not redraw.answer.done() and not self._left:
+            wait([redraw.answer], timeout=1)
+        if not redraw.answer.done():
+            raise CancelledError
+        return redraw.answer.result()
 
 
 def draw_batches(
