@@ -1,7 +1,9 @@
 import json
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +293,55 @@ def test_the_hub_out_of_reach_is_one_sentence(
     for gguf in (None, "q4.gguf"):
         told = complaint(settings(model="nobody/no-such-model", gguf=gguf))
         assert "'nobody/no-such-model' is not in the cache and the hub cannot be reached; connect, or set local" in told
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A hub that has repository ``a/files`` without any file, and ``a/revisions`` without any revision."""
+    from huggingface_hub import constants
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            codes = {"files": "EntryNotFound", "revisions": "RevisionNotFound"}
+            self.send_response(404)
+            self.send_header("X-Error-Code", codes.get(self.path.split("/")[2], "RepoNotFound"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"model": "a/none"}, "captions.llm.model 'a/none' is not on the hub, or is private; mend the id or"),
+        ({"model": "a/none", "gguf": "q.gguf"}, "captions.llm.model 'a/none' is not on the hub, or is private"),
+        ({"model": "a/revisions", "revision": "v9"}, "has no revision 'v9' on the hub; mend captions.llm.revision"),
+        ({"model": "a/files", "gguf": "q.gguf"}, "has no file 'q.gguf' on the hub; mend captions.llm.gguf"),
+        ({"model": "a/files"}, "cannot load captions.llm.model 'a/files': "),
+        ({"model": "no id at all"}, "cannot load captions.llm.model 'no id at all': "),
+    ],
+)
+def test_what_the_hub_lacks_is_one_sentence(
+    settings: Callable[..., LlmSettings], keys: dict[str, str], told: str
+) -> None:
+    assert told in complaint(settings(**keys))
 
 
 def test_a_gpu_that_is_not_there_is_told(settings: Callable[..., LlmSettings], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import glob
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -12,12 +12,11 @@ from typing import Any
 from t2ipal.captions.answers import Answer, Request
 from t2ipal.devices import lease
 from t2ipal.errors import UserError
-from t2ipal.identity import local_directory, model_identity
+from t2ipal.identity import file_identities, local_directory, model_identity
 from t2ipal.preflight import check_model
 from t2ipal.settings import LlmSettings
 
 CONFIG = "config.json"
-EDGE = 1 << 16
 
 Keep = Callable[[Request, Answer], None]
 
@@ -48,7 +47,10 @@ class LocalModel:
             return ":".join([*named, settings.dtype])
         if settings.gguf is None:
             return f"{model_identity(settings.model)}:{settings.dtype}"
-        return f"{_edges(self.directory / settings.gguf)}:{settings.dtype}"
+        # The file alone, whatever lies beside it.
+        path = glob.escape(str(self.directory / settings.gguf))
+        (weights,) = file_identities("captions.llm.gguf", [path]).values()
+        return f"{weights}:{settings.dtype}"
 
     def prepare(self) -> None:
         """Load the model.
@@ -78,15 +80,6 @@ class LocalModel:
         # The GPU stays leased for as long as the model lives. torch may be imported from here on only.
         device = self.lease.enter_context(lease(self.settings.device, "captions.llm.device"))
         return _load(self.settings, device)
-
-
-def _edges(path: Path) -> str:
-    """Hash of size, first and last 64 KiB: tells GGUF files apart without reading gigabytes."""
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        head = handle.read(EDGE)
-        handle.seek(max(0, size - EDGE))
-        return f"sha256:{hashlib.sha256(str(size).encode() + head + handle.read()).hexdigest()[:16]}"
 
 
 def _check_gguf(directory: Path, name: str) -> None:
