@@ -83,3 +83,8 @@ def test_nothing_is_left_behind_when_captions_cannot_be_made(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"lower captions\.total"):
         write_captions(settings, tmp_path / "out" / "captions.parquet")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tagger_that_is_not_installed_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"part-of-speech check with model 'en_core' needs|no spaCy model 'en_core'"):
+        write_captions({**SETTINGS, "tagger": "en_core"}, tmp_path / "captions.parquet")

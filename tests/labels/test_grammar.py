@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from t2ipal.errors import UserError
-from t2ipal.labels import LabelSet
-from t2ipal.labels.grammar import load_tagger, mine
+from t2ipal.labels import LabelSet, grammar
+from t2ipal.labels.grammar import CheckedLabelSet, load_tagger, mine
 
 VOC = LabelSet.load("voc2007")
 # spaCy's small English model, as PyPI has it under other names.
@@ -97,3 +97,11 @@ def test_a_real_tagger_tells_the_verb_from_the_noun() -> None:
     found = list(mine(LabelSet.load("coco"), texts, tagger))
     assert [(m.label, m.start) for m in found[0]] == [("dog", 0), ("train", 33)]
     assert [m.label for m in found[1]] == ["person", "horse"]
+
+
+def test_a_checked_label_set_gives_the_mentions_that_stand_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "load_tagger", lambda model: _Tagger(train="VERB"))
+    checked = CheckedLabelSet.of(VOC, "en")
+    assert checked.names == VOC.names and checked.prompt_name("diningtable") == "dining table"
+    assert [match.phrase for match in checked.mine("dogs train beside a bus")] == ["dogs", "bus"]
+    assert checked.labels("dogs train beside a bus") == ("bus", "dog")

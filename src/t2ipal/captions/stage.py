@@ -112,6 +112,15 @@ def _parsed(settings: Mapping[str, Any], operation: Mapping[str, Any]) -> StageS
         raise UserError(f"captions settings: key '{key}': {problem['msg']}") from None
 
 
+def _label_set(settings: StageSettings) -> LabelSet:
+    labels = LabelSet.load(settings.labels)
+    if settings.tagger is None:
+        return labels
+    from t2ipal.labels.grammar import CheckedLabelSet
+
+    return CheckedLabelSet.of(labels, settings.tagger)
+
+
 def _warn(rows: Sequence[dict[str, Any]], tokenizer: str, context: int) -> None:
     cut = sum(row["truncated"] for row in rows)
     if cut:
@@ -137,7 +146,7 @@ def write_captions(
             distinct captions cannot be made.
     """
     parsed = _parsed(settings, {**(operation or {}), "device": device})
-    labels = LabelSet.load(parsed.labels)
+    labels = _label_set(parsed)
     counter = TokenCounter.load(parsed.tokenizer)
     rng = np.random.default_rng(parsed.seed)
     chosen = sources(labels, parsed, rng)

@@ -8,6 +8,7 @@ the COCO sample it drops more right labels than wrong ones (docs/labels.md). So 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -68,13 +69,39 @@ def load_tagger(model: str) -> Tagger:
     return tagger
 
 
+@dataclass(frozen=True)
+class CheckedLabelSet(LabelSet):
+    """A label set whose mentions a tagger has checked."""
+
+    tagger: Tagger | None = field(default=None, repr=False, hash=False)
+
+    @classmethod
+    def of(cls, labels: LabelSet, model: str) -> CheckedLabelSet:
+        """``labels``, with mentions checked by the spaCy pipeline ``model``.
+
+        Raises:
+            UserError: see ``load_tagger``.
+        """
+        return cls(labels.file, labels.origin, load_tagger(model))
+
+    def mine(self, text: str) -> tuple[Match, ...]:
+        """The mentions in ``text`` that stand the check."""
+        assert self.tagger is not None
+        return next(mine(self, [text], self.tagger))
+
+    def labels(self, text: str) -> tuple[str, ...]:
+        """The classes of these mentions, each once, in the order of the label set."""
+        found = {match.label for match in self.mine(text)}
+        return tuple(name for name in self.names if name in found)
+
+
 def mine(labels: LabelSet, texts: Iterable[str], tagger: Tagger) -> Iterator[tuple[Match, ...]]:
     """The mentions in each text but those of one word that the tagger takes for no noun.
 
     Mentions of classes that are not nouns only stay, too.
     """
     for text, document in _tagged(texts, tagger):
-        matches = labels.mine(text)
+        matches = LabelSet.mine(labels, text)
         free = {(m.start, m.end) for m in matches if len(normalise(m.phrase)) > 1 or not labels.nouns_only(m.label)}
         yield tuple(m for m in matches if (m.start, m.end) in free or _is_noun(m, document))
 

@@ -101,6 +101,9 @@ class CaptionSettings(Strict):
         "local-dir:src/t2ipal/pack/models/clip",
         description="CLIP whose tokens are counted: local-dir:PATH, hf-hub:ID, or a model name.",
     )
+    tagger: str | None = Field(
+        None, description="spaCy model that drops mentions which are no nouns; none: words alone decide."
+    )
     template: TemplateSettings = Field(TemplateSettings(), description="Sentence frames.")
     llm: LlmSettings = Field(LlmSettings(), description="Language model.")
     corpus: CorpusSettings = Field(CorpusSettings(), description="Captions that people wrote.")
