@@ -55,7 +55,7 @@ def test_the_page_is_well_formed_and_has_its_sections(finished):
     page = Page(render(finished.config))
     assert page.stack == []
     anchors = [attributes["id"] for attributes in page.attributes("section")]
-    assert anchors == ["results", "classes", "synthetic", "verification", "heatmaps", "gap", "settings"]
+    assert anchors == ["results", "classes", "captions", "synthetic", "verification", "heatmaps", "gap", "settings"]
     linked = [attributes["href"] for attributes in page.attributes("a")]
     assert {f"#{anchor}" for anchor in anchors} <= set(linked)
     ids = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)

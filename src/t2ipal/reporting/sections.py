@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 
 import yaml
 
 from t2ipal.config import Config
 from t2ipal.experiments import experiments
-from t2ipal.layout import Layout
+from t2ipal.labels import LabelSet
+from t2ipal.layout import Layout, Unit
 from t2ipal.reporting import figures, overlays
-from t2ipal.reporting.examples import evenly, first_of_each
+from t2ipal.reporting.captions_section import HEAD as CAPTIONS
+from t2ipal.reporting.captions_section import captions_of_seed_section
 from t2ipal.reporting.gap_section import modality_gap_section
 from t2ipal.reporting.records import Result, records, rows
 from t2ipal.reporting.section import Section
+from t2ipal.reporting.synthetic_section import HEAD as SYNTHETIC
+from t2ipal.reporting.synthetic_section import drawn_images_section
 from t2ipal.reporting.table import tables, title
 from t2ipal.reporting.verification_section import surviving_labels_section
-from t2ipal.shards import Sample, samples
 
-CELLS = 24
-SCANNED = 5000
 PACKAGES = (
     "t2ipal",
     "torch",
@@ -70,49 +70,42 @@ def classes_section(config: Config, results: Sequence[Result]) -> Section:
     return Section("classes", "Each class", "classes.html.j2", {"methods": config.methods, "lines": lines})
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One image of the contact sheet."""
-
-    picture: str
-    width: int
-    height: int
-    caption: str
-    labels: tuple[str, ...]
-
-
-def _cell(sample: Sample) -> Cell:
-    picture = figures.fit(sample.image())
-    return Cell(figures.data_uri(picture, lossless=True), *picture.size, sample.caption, sample.labels)
-
-
-def _stream(shards: Sequence[Path]) -> Iterator[tuple[Sample, tuple[str, ...]]]:
-    for shard in shards:
-        for sample in samples(shard):
-            yield sample, sample.labels
+def captions_section(config: Config, results: Sequence[Result]) -> Section:
+    """Who wrote the first seed's captions, and what they name."""
+    if not _learns_from(config, "captions", "synthetic"):
+        return Section(*CAPTIONS, {}, "No method of this run learns from captions.")
+    layout, seed = Layout(config), config.seeds[0]
+    names = LabelSet.load(config.benchmark.labels).names
+    return captions_of_seed_section(layout.directory(layout.captions(seed)), names, seed)
 
 
 def synthetic_section(config: Config, results: Sequence[Result]) -> Section:
-    """The first synthetic image of each class, with its caption and mined labels."""
-    head = ("synthetic", "Synthetic images", "synthetic.html.j2")
-    if not any("synthetic" in Layout(config).of(method)[0].data for method in config.methods):
-        return Section(*head, {}, "No method of this run learns from synthetic images.")
+    """The first synthetic images of each class, and how the shards were drawn."""
+    if not _learns_from(config, "synthetic"):
+        return Section(*SYNTHETIC, {}, "No method of this run learns from synthetic images.")
     layout, seed = Layout(config), config.seeds[0]
-    unit = layout.synthesis(seed)
-    shards = [layout.directory(unit) / name for name in unit.files("shard-{}.tar")]
-    missing = next((shard for shard in shards if not shard.is_file()), None)
-    if missing is not None:
-        return Section(*head, {}, f"The synthetic images of seed {seed} are not there: {missing} is missing.")
-    found = first_of_each(islice(_stream(shards), SCANNED), evenly(class_names(results), CELLS))
-    content = {"cells": [_cell(sample) for _, sample in found], "seed": seed, "model": config.synthesis.model}
-    return Section(*head, content, None if found else "No synthetic image carries a class of this benchmark.")
+    return drawn_images_section(
+        _pieces(layout, layout.synthesis(seed), "shard-{}.tar"),
+        _pieces(layout, layout.verification(seed), "part-{}.parquet"),
+        class_names(results),
+        config.synthesis.model,
+        seed,
+        config.training.presence,
+    )
+
+
+def _learns_from(config: Config, *sources: str) -> bool:
+    return any(source in Layout(config).of(method)[0].data for method in config.methods for source in sources)
+
+
+def _pieces(layout: Layout, unit: Unit, name: str) -> list[Path]:
+    return [layout.directory(unit) / file for file in unit.files(name)]
 
 
 def verification_section(config: Config, results: Sequence[Result]) -> Section:
     """How many labels of the first seed's synthetic images the verification bears out."""
     layout, seed = Layout(config), config.seeds[0]
-    unit = layout.verification(seed)
-    paths = [layout.directory(unit) / name for name in unit.files("part-{}.parquet")]
+    paths = _pieces(layout, layout.verification(seed), "part-{}.parquet")
     return surviving_labels_section(paths, seed, config.training.presence)
 
 
@@ -156,8 +149,7 @@ def heatmaps_section(config: Config, results: Sequence[Result]) -> Section:
         return Section(*head, {}, "Method t2i-pal, whose heatmaps would stand here, is not part of this run.")
     layout, seed = Layout(config), config.seeds[0]
     model = layout.directory(layout.training("t2i-pal", seed))
-    unit = layout.features("test", seed)
-    parts = [layout.directory(unit) / name for name in unit.files("part-{}.parquet")]
+    parts = _pieces(layout, layout.features("test", seed), "part-{}.parquet")
     missing = next((path for path in (model / "model.json", *parts) if not path.is_file()), None)
     if missing is not None:
         return Section(*head, {}, f"The heatmaps of t2i-pal are not there: {missing} is missing.")
@@ -197,6 +189,7 @@ def settings_section(config: Config, results: Sequence[Result]) -> Section:
 BUILDERS: tuple[Callable[[Config, Sequence[Result]], Section], ...] = (
     results_section,
     classes_section,
+    captions_section,
     synthetic_section,
     verification_section,
     heatmaps_section,
