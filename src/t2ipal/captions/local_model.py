@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from t2ipal.captions.answers import Answer, Request
-from t2ipal.devices import lease
 from t2ipal.errors import UserError
 from t2ipal.identity import file_identities, local_directory, model_identity
 from t2ipal.preflight import check_model
@@ -22,7 +20,10 @@ Keep = Callable[[Request, Answer], None]
 
 
 class LocalModel:
-    """Answers requests in batches. Nothing is loaded before the first one."""
+    """Answers requests in batches. Nothing is loaded before the first one.
+
+    It computes on ``captions.llm.device`` as the job has leased it: ``cpu`` or ``cuda:N``.
+    """
 
     def __init__(self, settings: LlmSettings) -> None:
         """Check what can be checked without loading.
@@ -31,7 +32,6 @@ class LocalModel:
             UserError: a local directory or GGUF file is missing or damaged.
         """
         self.settings = settings
-        self.lease = ExitStack()
         self.directory = local_directory(settings.model)
         if self.directory is not None and settings.gguf is not None:
             _check_gguf(self.directory, settings.gguf)
@@ -56,7 +56,7 @@ class LocalModel:
         """Load the model.
 
         Raises:
-            UserError: it does not load or is no causal language model, or the device is not there.
+            UserError: it does not load, or is no causal language model.
         """
         _ = self.loaded
 
@@ -77,9 +77,7 @@ class LocalModel:
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
         """Tokenizer and model."""
-        # The GPU stays leased for as long as the model lives. torch may be imported from here on only.
-        device = self.lease.enter_context(lease(self.settings.device, "captions.llm.device"))
-        return _load(self.settings, device)
+        return _load(self.settings)
 
 
 def _check_gguf(directory: Path, name: str) -> None:
@@ -94,7 +92,7 @@ def _check_gguf(directory: Path, name: str) -> None:
             raise UserError(f"model file '{path}' (config key 'captions.llm.gguf') is no GGUF file; restore it")
 
 
-def _load(settings: LlmSettings, device: str) -> tuple[Any, Any]:
+def _load(settings: LlmSettings) -> tuple[Any, Any]:
     """Tokenizer and model. Code from a model's repository is never run, and nothing is unpickled.
 
     Raises:
@@ -104,7 +102,7 @@ def _load(settings: LlmSettings, device: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    dtype = torch.float32 if device == "cpu" else getattr(torch, settings.dtype)
+    dtype = torch.float32 if settings.device == "cpu" else getattr(torch, settings.dtype)
     logging.disable_progress_bar()
     try:
         where, options = _place(settings)
@@ -123,7 +121,7 @@ def _load(settings: LlmSettings, device: str) -> tuple[Any, Any]:
         raise UserError(
             f"the weights of captions.llm.model '{settings.model}' lack tensors; restore or download them again"
         )
-    return tokenizer, model.to(device).eval()
+    return tokenizer, model.to(settings.device).eval()
 
 
 def _place(settings: LlmSettings) -> tuple[str, dict[str, Any]]:
