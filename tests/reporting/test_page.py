@@ -4,10 +4,12 @@ import base64
 import io
 from collections import Counter
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
+from t2ipal.captions.stage import write_captions
 from t2ipal.errors import UserError
 from t2ipal.reporting.page import render, write_report
 
@@ -48,6 +50,8 @@ def finished(run):
     run.write_shard(run.sample("a-000", "a cat on a mat", ["cat"]), run.sample("b-000", "a dog", ["dog", "person"]))
     run.write_model()
     run.write_features()
+    captions = run.layout.captions(run.config.seeds[0])
+    write_captions(captions.settings, run.layout.directory(captions) / "captions.parquet")
     return run
 
 
@@ -75,8 +79,12 @@ def test_every_picture_is_inlined_decodes_and_has_a_text(finished):
     page = Page(render(finished.config))
     pictures = page.attributes("img")
     assert len(pictures) > 6
+    assert sum(picture["src"].startswith("data:image/svg") for picture in pictures) == 1
     for picture in pictures:
         head, _, encoded = picture["src"].partition(",")
+        if head == "data:image/svg+xml;base64":
+            assert ElementTree.fromstring(base64.b64decode(encoded)).tag.endswith("}svg")
+            continue
         assert head == "data:image/webp;base64"
         size = Image.open(io.BytesIO(base64.b64decode(encoded))).size
         assert size == (int(picture["width"]), int(picture["height"]))
@@ -138,6 +146,8 @@ def test_bars_are_as_long_as_the_numbers(finished):
 
 def test_missing_shards_and_models_are_said_in_one_sentence(run):
     text = Page(render(run.config)).text
+    captions = run.layout.directory(run.layout.captions(3)) / "captions.json"
+    assert f"The captions of seed 3 are not there: {captions} is missing." in text
     assert f"The synthetic images of seed 3 are not there: {run.shard_path()} is missing." in text
     assert f"The heatmaps of t2i-pal are not there: {run.model_path() / 'model.json'} is missing." in text
 

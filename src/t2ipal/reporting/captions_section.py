@@ -218,7 +218,7 @@ def _content(manifest: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     return {
         "count": int(manifest["count"]),
         "agreement": _share(manifest["agreement"]),
-        "sizes": [(int(size), int(count)) for size, count in manifest["classes_per_caption"].items()],
+        "sizes": sorted((int(size), int(count)) for size, count in manifest["classes_per_caption"].items()),
         "tokens": {key: int(manifest["tokens"][key]) for key in ("most", "context", "truncated")},
         "tokenizer": str(manifest["settings"]["tokenizer"]),
         "sources": source_lines(manifest),
