@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -404,3 +405,18 @@ def test_only_an_open_unit_may_be_given_more_pieces():
     (few, model), (many, other) = run(True, ("0",)), run(True, ("0", "1"))
     assert few == many and model != other
     assert run(False, ("0",)) == run(False, ("0", "1"))
+
+
+def test_a_language_model_is_known_by_its_file_or_by_its_name_at_a_server(models, tmp_path: Path):
+    (tmp_path / "a.gguf").write_bytes(b"weights")
+
+    def run(**llm: Any) -> str:
+        return Layout(_config(models, captions={"sources": {"llm": 1.0}, "llm": llm})).captions(0).run
+
+    file = {"model": f"local-dir:{tmp_path}", "gguf": "a.gguf"}
+    before = run(**file)
+    (tmp_path / "beside.txt").write_text("of no account")
+    assert run(**file) == before
+    server = {"model": "m", "url": "http://localhost:1/v1"}
+    assert run(**server) != run(**{**server, "model": "n"})
+    assert run(**server) == run(**{**server, "url": "http://localhost:2/v1"}) != run(model="m")

@@ -11,6 +11,8 @@ from safetensors.numpy import save_file
 from t2ipal import preflight
 from t2ipal.config import parse
 from t2ipal.errors import UserError
+from t2ipal.preflight import check_captions
+from t2ipal.settings import CaptionSettings
 
 
 @pytest.fixture
@@ -109,3 +111,12 @@ def test_a_claim_keeps_others_out_and_ends_with_its_process(tmp_path: Path):
             preflight.claim(tmp_path)
         holder.kill()
     preflight.claim(tmp_path)
+
+
+def test_a_tokenizer_and_a_language_model_that_are_not_there_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"captions\.tokenizer: .*tokenizer\.json is missing"):
+        check_captions(CaptionSettings(tokenizer=f"local-dir:{tmp_path}"))
+    llm = {"model": f"local-dir:{tmp_path}", "gguf": "none.gguf"}
+    with pytest.raises(UserError, match=r"none\.gguf.*captions\.llm\.gguf.* is missing"):
+        check_captions(CaptionSettings(sources={"llm": 1.0}, llm=llm))
+    check_captions(CaptionSettings(llm=llm))

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from t2ipal.errors import UserError
+from t2ipal.settings import LlmSettings
 
 LOCAL = "local-dir:"
 EDGE = 1 << 16
@@ -61,6 +62,22 @@ def tokenizer_identity(reference: str) -> str:
         raise UserError(f"model directory {directory} (from '{reference}') does not exist")
     content = b"".join(path.read_bytes() for path in sorted(directory.glob("tokenizer*.json")))
     return f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def llm_identity(llm: LlmSettings) -> str:
+    """A text that changes when the language model of the captions does; of a server, the model's name.
+
+    Raises:
+        UserError: a local directory or its GGUF file does not exist.
+    """
+    directory = local_directory(llm.model)
+    if llm.url is not None:
+        return f"server:{llm.model}"
+    if directory is None:
+        return llm.model
+    if llm.gguf is not None:
+        return file_identities("captions.llm.gguf", (glob.escape(str(directory / llm.gguf)),)).popitem()[1]
+    return model_identity(llm.model)
 
 
 def file_identities(key: str, patterns: Sequence[str]) -> dict[str, str]:

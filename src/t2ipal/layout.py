@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from t2ipal.config import Config, changed
-from t2ipal.identity import file_identities, label_identity, model_identity, tokenizer_identity
+from t2ipal.identity import file_identities, label_identity, llm_identity, model_identity, tokenizer_identity
 from t2ipal.io import digest
 from t2ipal.methods import METHODS, SECTIONS, Labels, Method
 from t2ipal.synthesis.plan import shards
@@ -43,7 +43,7 @@ _UNUSED: Mapping[Labels, tuple[str, ...]] = MappingProxyType(
 
 # What only says how a stage is to go about it: it is told at the start of a job and is no part of a fingerprint.
 _SYNTHESIS_OPERATION = {"device", "images_per_caption", "shards_per_job"}
-_LLM_OPERATION = {"batch_size", "cache", "concurrency", "device", "key_variable", "retries", "timeout"}
+_LLM_OPERATION = {"batch_size", "cache", "concurrency", "device", "key_variable", "retries", "timeout", "url"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Layout:
             identities |= file_identities("captions.template.pairs", (captions.template.pairs,))
         if "llm" in captions.used:
             settings["llm"] = {k: v for k, v in settings["llm"].items() if k not in _LLM_OPERATION}
-            identities["llm"] = captions.llm.url or model_identity(captions.llm.model)
+            identities["llm"] = llm_identity(captions.llm)
         if "corpus" in captions.used:
             corpus = captions.corpus
             identities |= file_identities("captions.corpus.files", corpus.files)

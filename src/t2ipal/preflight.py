@@ -13,6 +13,7 @@ from t2ipal.errors import UserError
 from t2ipal.identity import local_directory
 from t2ipal.labels import LabelSet
 from t2ipal.openmoji.drawings import check_drawn
+from t2ipal.settings import CaptionSettings
 
 # What each kind of local model must hold at the least, beside weights.
 CLIP_INDEX = "open_clip_config.json"
@@ -31,6 +32,7 @@ def check(config: Config) -> None:
     check_labels(config)
     check_model(config.features.backbone, CLIP_INDEX, "features.backbone")
     check_model(config.synthesis.model, PIPELINE_INDEX, "synthesis.model")
+    check_captions(config.captions)
     if config.verification.backbone is not None:
         check_model(config.verification.backbone, CLIP_INDEX, "verification.backbone")
 
@@ -85,6 +87,31 @@ def check_labels(config: Config) -> None:
     names = LabelSet.load(config.benchmark.labels).names
     if config.benchmark.name == "openmoji":
         check_drawn(names)
+
+
+def check_captions(captions: CaptionSettings) -> None:
+    """Check what of the captions' sources can be checked without loading a model: files, directories, the cache.
+
+    Raises:
+        UserError: names the config key and what is wrong.
+    """
+    check_tokenizer(captions.tokenizer)
+    if "llm" in captions.used:
+        from t2ipal.captions.llm import open_model
+
+        open_model(captions.llm)
+
+
+def check_tokenizer(reference: str) -> None:
+    """Check that a local tokenizer is all there.
+
+    Raises:
+        UserError: names the file that is missing.
+    """
+    directory = local_directory(reference)
+    for name in ("tokenizer.json", CLIP_INDEX):
+        if directory is not None and not (directory / name).is_file():
+            raise UserError(f"captions.tokenizer: {directory / name} is missing; restore it or name another CLIP")
 
 
 def check_model(reference: str, index: str, key: str) -> None:

@@ -89,7 +89,7 @@ class LlmSource:
             UserError: the cache is damaged or none of ours, a local model is not there, or the address is none.
         """
         self.labels, self.settings, self.companions, self.seed = labels, settings, companions, seed
-        self.model = _model(settings)
+        self.model = open_model(settings)
         self.answers = Answers(Path(settings.cache))
         self.spare: dict[str, deque[Caption]] = {name: deque() for name in labels.names}
         self.tallies = {name: _Tally() for name in labels.names}
@@ -209,7 +209,12 @@ class LlmSource:
             tally.dropped[reason] += 1
 
 
-def _model(settings: LlmSettings) -> Model:
+def open_model(settings: LlmSettings) -> Model:
+    """The model or server that answers; what can be checked without loading it is.
+
+    Raises:
+        UserError: names the config key and what is wrong.
+    """
     if settings.url is not None:
         from t2ipal.captions.server import Server
 

@@ -32,15 +32,12 @@ class LlmSettings(Strict):
         None, description="OpenAI-compatible server, as http://localhost:8000/v1; none: the model runs in the job."
     )
     key_variable: str = Field("OPENAI_API_KEY", description="Environment variable that holds the server's API key.")
-    system: str = Field(
-        "You write captions of photographs. Answer with one plain sentence and nothing else.",
-        description="System message of every request.",
-    )
+    system: str = Field("", description="System message of every request; none if empty.")
     prompt: str = Field(
-        "Write one short caption of a photo that shows {classes}.",
+        "A photo shows {classes}. Describe it in one short sentence.",
         description="Request; {classes} becomes the classes with their articles.",
     )
-    temperature: float = Field(0.9, ge=0, description="Sampling temperature; 0 takes the likeliest word.")
+    temperature: float = Field(0.6, ge=0, description="Sampling temperature; 0 takes the likeliest word.")
     top_p: float = Field(0.95, gt=0, le=1, description="Share of probability that is sampled from.")
     max_tokens: int = Field(40, ge=1, description="Longest answer in tokens.")
     attempts: int = Field(3, ge=1, description="Requests for one caption before a template stands in.")
