@@ -85,6 +85,9 @@ def test_counts_of_sources_are_kept_exactly() -> None:
 def test_a_template_stands_in_for_what_a_source_lacks_and_is_counted() -> None:
     found = _compose(Balance(60, {"llm": 1.0}), Numbered("llm", ("cat", "sofa")))
     assert found.topped_up == {"llm": {"cat": 3, "sofa": 3}}
+    assert sum(entry.stands_in == ("llm", "cat") for entry in found.entries) == 3
+    short = _compose(Balance(1, {"llm": 1.0}), Numbered("llm", VOC.names))
+    assert sum(sum(counts.values()) for counts in short.topped_up.values()) == 1
     stood_in = [caption for caption in found.captions if caption.source == "template"]
     assert Counter(caption.requested[0] for caption in stood_in) == {"cat": 3, "sofa": 3}
 

@@ -15,7 +15,7 @@ import pytest
 
 from t2ipal.captions.caption import Caption, mined
 from t2ipal.captions.manifest import manifest
-from t2ipal.captions.mixture import Mixture
+from t2ipal.captions.mixture import Entry, Mixture
 from t2ipal.captions.stage import SCHEMA, write_captions
 from t2ipal.io import write_json
 from t2ipal.labels import LabelSet
@@ -66,10 +66,10 @@ def row(caption: Caption, tokens: int = 7, truncated: bool = False) -> dict[str,
 
 def told(captions: list[Caption], names: tuple[str, ...] = VOC.names) -> dict[str, Any]:
     """The manifest as it is read: JSON, whose keys are sorted."""
-    mixture = Mixture(captions)
-    mixture.topped_up = {"llm": {"dog": 1, "cat": 3}}
+    mixture = Mixture(tuple(Entry(caption) for caption in captions))
     document = {
         **manifest(mixture, names, {"template": {}, "llm": {"model": "m"}, "corpus": {}}),
+        "topped_up": {"llm": {"dog": 1, "cat": 3}},
         "tokens": {"most": 90, "context": 77, "truncated": 1},
         "settings": {"tokenizer": "ViT-B-32"},
     }

@@ -42,7 +42,7 @@ def pairs(captions: Sequence[Caption]) -> dict[str, dict[str, int]]:
 
 def manifest(mixture: Mixture, names: Sequence[str], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The captions in numbers; ``facts`` are what each source says about itself."""
-    captions = mixture.captions
+    captions, topped_up = mixture.captions, mixture.topped_up
     by_source = {name: [caption for caption in captions if caption.source == name] for name in facts}
     sizes = Counter(len(caption.labels) for caption in captions)
     return {
@@ -54,7 +54,7 @@ def manifest(mixture: Mixture, names: Sequence[str], facts: Mapping[str, Mapping
         "sources": {
             name: {"count": len(own), "agreement": agreement(own), "per_class": per_class(own, names), **facts[name]}
             for name, own in by_source.items()
-            if own or name in mixture.topped_up
+            if own or name in topped_up
         },
-        "topped_up": {name: dict(sorted(counts.items())) for name, counts in mixture.topped_up.items()},
+        "topped_up": {name: dict(sorted(counts.items())) for name, counts in topped_up.items()},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,12 +28,33 @@ class Balance:
     cap: int | None = None
 
 
-@dataclass
-class Mixture:
-    """The captions in their order, and for each class and source how often a template stood in."""
+class Entry(NamedTuple):
+    """A caption, and for which source and class it stands in, if it does."""
 
-    captions: list[Caption] = field(default_factory=list)
-    topped_up: dict[str, Counter[str]] = field(default_factory=dict)
+    caption: Caption
+    stands_in: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The captions in their order, with the stand-ins among them marked."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def captions(self) -> list[Caption]:
+        """The captions alone."""
+        return [entry.caption for entry in self.entries]
+
+    @property
+    def topped_up(self) -> dict[str, Counter[str]]:
+        """How often a template stands in, by source and by the class that the source lacked."""
+        counts: dict[str, Counter[str]] = {}
+        for entry in self.entries:
+            if entry.stands_in is not None:
+                source, name = entry.stands_in
+                counts.setdefault(source, Counter())[name] += 1
+        return counts
 
 
 class _Capped:
@@ -70,16 +92,15 @@ def compose(
     """
     if balance.cap is not None:
         registers = _capped(registers, labels, balance.cap)
-    mixture, given = Mixture(), Counter[str]()
-    mentions: Counter[str] = Counter()
+    entries: list[Entry] = []
+    given, mentions = Counter[str](), Counter[str]()
     for number, order in enumerate(_rounds(labels, balance, mentions, rng)):
         slots = [Slot(given.total() + index, name) for index, name in enumerate(order)]
         shares = _share(slots, balance, given, free=balance.floor is not None and number >= balance.floor)
-        mixture.captions += _fill(shares, sources, registers, mixture, balance.cap, mentions)
-        if len(mixture.captions) >= balance.total:
+        entries += _fill(shares, sources, registers, balance.cap, mentions)
+        if len(entries) >= balance.total:
             break
-    del mixture.captions[balance.total :]
-    return mixture
+    return Mixture(tuple(entries[: balance.total]))
 
 
 def _capped(registers: Mapping[str, Register], labels: LabelSet, cap: int) -> dict[str, Register]:
@@ -127,27 +148,28 @@ def _fill(
     shares: Sequence[tuple[str, Slot]],
     sources: Mapping[str, Source],
     registers: Mapping[str, Register],
-    mixture: Mixture,
     cap: int | None,
     mentions: Counter[str],
-) -> list[Caption]:
+) -> list[Entry]:
     """The captions of a round in the order of its slots; a slot whose class has reached the cap meanwhile has none."""
-    served: dict[int, Caption] = {}
+    served: dict[int, Entry] = {}
+
+    def take(slot: Slot, entry: Entry) -> None:
+        served[slot.number] = entry
+        mentions.update(entry.caption.labels)
+
     for name in dict.fromkeys(name for name, _ in shares):
         mine = [slot for owner, slot in shares if owner == name]
         for slot, caption in zip(mine, sources[name].serve(mine, registers[name]), strict=True):
             if caption is not None:
-                served[slot.number] = caption
-                mentions.update(caption.labels)
+                take(slot, Entry(caption))
         for slot in mine:
             if slot.number not in served and (cap is None or slot.lead is None or mentions[slot.lead] < cap):
-                stand_in = _stand_in(name, slot, sources["template"], registers["template"], mixture)
-                served[slot.number] = stand_in
-                mentions.update(stand_in.labels)
+                take(slot, _stand_in(name, slot, sources["template"], registers["template"]))
     return [served[slot.number] for _, slot in shares if slot.number in served]
 
 
-def _stand_in(name: str, slot: Slot, template: Source, register: Register, mixture: Mixture) -> Caption:
+def _stand_in(name: str, slot: Slot, template: Source, register: Register) -> Entry:
     caption = template.serve([slot], register)[0] if name != template.name else None
     if caption is None:
         raise UserError(
@@ -155,5 +177,4 @@ def _stand_in(name: str, slot: Slot, template: Source, register: Register, mixtu
             f"'{slot.lead or 'any'}' after {slot.number}; lower captions.total, raise captions.max_classes, give the "
             f"class more synonyms or add a source"
         )
-    mixture.topped_up.setdefault(name, Counter())[slot.lead or "any"] += 1
-    return caption
+    return Entry(caption, (name, slot.lead or "any"))
