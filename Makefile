@@ -33,7 +33,7 @@ eval: setup
 	$(RUN) snakemake --cores $(CORES) eval_all
 
 test: setup lint $(MODELS)
-	$(RUN) python -m pytest
+	$(RUN) python -m pytest --numprocesses 2 --dist loadgroup
 
 fast: setup
 	$(RUN) python -m pytest -m "not slow"
