@@ -332,7 +332,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     [
         ({"model": "a/none"}, "captions.llm.model 'a/none' is not on the hub, or is private; mend the id or"),
         ({"model": "a/none", "gguf": "q.gguf"}, "captions.llm.model 'a/none' is not on the hub, or is private"),
-        ({"model": "a/revisions", "revision": "v9"}, "has no revision 'v9' on the hub; mend captions.llm.revision"),
+        ({"model": "a/revisions", "revision": "v9"}, "has no such revision on the hub; mend captions.llm.revision"),
         ({"model": "a/files", "gguf": "q.gguf"}, "has no file 'q.gguf' on the hub; mend captions.llm.gguf"),
         ({"model": "a/files"}, "cannot load captions.llm.model 'a/files': "),
         ({"model": "no id at all"}, "cannot load captions.llm.model 'no id at all': "),

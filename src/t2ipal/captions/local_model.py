@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from t2ipal.captions.answers import Answer, Request
 from t2ipal.errors import UserError
+from t2ipal.hub import causes, first_line, refusal
 from t2ipal.identity import file_identities, local_directory, model_identity
 from t2ipal.preflight import check_model
 from t2ipal.settings import LlmSettings
@@ -151,33 +152,15 @@ def _check_causal(config: Any, reference: str) -> None:
         )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _complaint(settings: LlmSettings, error: Exception) -> str:
     """One sentence on why a model did not load."""
-    import socket
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    from huggingface_hub import errors as hub
-
-    chain = list(_causes(error))
     model = f"captions.llm.model '{settings.model}'"
-
-    def caused_by(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in chain)
-
-    if caused_by(hub.RevisionNotFoundError):
-        return f"{model} has no revision '{settings.revision}' on the hub; mend captions.llm.revision"
-    if caused_by(hub.RepositoryNotFoundError):
-        return f"{model} is not on the hub, or is private; mend the id or set local-dir:PATH"
-    if caused_by(hub.LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror):
-        return f"{model} is not in the cache and the hub cannot be reached; connect, or set local-dir:PATH"
-    if caused_by(hub.EntryNotFoundError) and settings.gguf is not None:
+    lacking = [cause for cause in causes(error) if isinstance(cause, EntryNotFoundError)]
+    if settings.gguf is not None and lacking and not any(isinstance(e, LocalEntryNotFoundError) for e in lacking):
         return f"{model} has no file '{settings.gguf}' on the hub; mend captions.llm.gguf"
     if "trust_remote_code" in str(error):
         return f"{model} needs code from its repository, which is never run; choose another model"
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
-    return f"cannot load {model}: {reason}; check the model's files"
+    told = refusal(model, "captions.llm.revision", error)
+    return told or f"cannot load {model}: {first_line(error)}; check the model's files"

@@ -8,43 +8,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from t2ipal.errors import UserError
+from t2ipal.hub import causes, first_line, refusal
 
 # What the libraries raise at files, names and options that they do not like.
 LOADING = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError, NotImplementedError)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says first, without full stop; its name if it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(". ")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def complaint(key: str, reference: str, error: BaseException) -> str:
     """One sentence on why the model ``reference`` of config key ``key`` did not load."""
-    import socket
-
-    from huggingface_hub import errors as hub
-
-    chain = list(_causes(error))
     model = f"{key} '{reference}'"
     if "AutoPipeline can't find a pipeline" in str(error):
         return f"{model} is not a text-to-image pipeline that diffusers knows; choose one that is"
-    if any(f"variant{sign}" in str(cause) for cause in chain for sign in ("=", " ")):
+    if any(f"variant{sign}" in str(cause) for cause in causes(error) for sign in ("=", " ")):
         return f"{model} has no weights of the variant that synthesis.variant names; mend it"
-    if any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
-        return f"{model} has no such revision on the hub; mend synthesis.revision"
-    if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
-        return f"{model} is not on the hub, or is private; mend the id or set local-dir:PATH"
-    offline = (hub.LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror)
-    if any(isinstance(cause, offline) for cause in chain):
-        return f"{model} is not in the cache and the hub cannot be reached; connect, or set local-dir:PATH"
-    return f"cannot load {model}: {first_line(error)}; check the model's files"
+    told = refusal(model, "synthesis.revision", error)
+    return told or f"cannot load {model}: {first_line(error)}; check the model's files"
 
 
 class _Listener(logging.Handler):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from t2ipal.errors import UserError
-from t2ipal.synthesis.complaints import first_line
+from t2ipal.hub import first_line
 from t2ipal.synthesis.families import Condition, Latents, Settings, family
 from t2ipal.synthesis.gate import FloatImage
 from t2ipal.synthesis.loading import open_pipeline

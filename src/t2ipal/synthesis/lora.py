@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from t2ipal.errors import UserError
+from t2ipal.hub import first_line
 from t2ipal.identity import local_directory
-from t2ipal.synthesis.complaints import LOADING, complaint, first_line
+from t2ipal.synthesis.complaints import LOADING, complaint
 
 _SUFFIX = ".safetensors"
 

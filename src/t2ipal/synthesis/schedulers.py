@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from t2ipal.errors import UserError
-from t2ipal.synthesis.complaints import LOADING, first_line
+from t2ipal.hub import first_line
+from t2ipal.synthesis.complaints import LOADING
 
 # What pipelines ask of a scheduler; a new one must have what the model's own has.
 _INTERFACE = ("set_timesteps", "step", "scale_model_input", "init_noise_sigma", "order")
