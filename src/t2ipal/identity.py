@@ -21,6 +21,13 @@ def local_directory(reference: str) -> Path | None:
     return Path(reference.removeprefix(LOCAL)) if reference.startswith(LOCAL) else None
 
 
+def _existing_directory(reference: str) -> Path | None:
+    directory = local_directory(reference)
+    if directory is not None and not directory.is_dir():
+        raise UserError(f"model directory {directory} (from '{reference}') does not exist")
+    return directory
+
+
 def _sample(path: Path) -> bytes:
     """Size, first and last 64 KiB of a file: tells apart weights without reading gigabytes."""
     size = path.stat().st_size
@@ -37,11 +44,9 @@ def model_identity(reference: str) -> str:
     Raises:
         UserError: a local directory does not exist.
     """
-    directory = local_directory(reference)
+    directory = _existing_directory(reference)
     if directory is None:
         return reference
-    if not directory.is_dir():
-        raise UserError(f"model directory {directory} (from '{reference}') does not exist")
     hasher = hashlib.sha256()
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.suffix != ".md"):
         hasher.update(path.relative_to(directory).as_posix().encode() + b"\0" + _sample(path))
@@ -55,11 +60,9 @@ def tokenizer_identity(reference: str) -> str:
     Raises:
         UserError: a local directory does not exist.
     """
-    directory = local_directory(reference)
+    directory = _existing_directory(reference)
     if directory is None:
         return reference
-    if not directory.is_dir():
-        raise UserError(f"model directory {directory} (from '{reference}') does not exist")
     content = b"".join(path.read_bytes() for path in sorted(directory.glob("tokenizer*.json")))
     return f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
 

@@ -9,24 +9,13 @@ import pytest
 from t2ipal.captions.answers import Answer, Answers, Request
 from t2ipal.captions.caption import Caption, Slot
 from t2ipal.captions.companions import Companions
+from t2ipal.captions.duplicates import Taken
 from t2ipal.captions.llm import LlmSource
 from t2ipal.errors import UserError
 from t2ipal.labels import LabelSet
 from t2ipal.settings import LlmSettings
 
 LABELS = "classes:\n  dog: {synonyms: [hound]}\n  cat:\n  owl:\n  pottedplant: {prompt: potted plant}\n"
-
-
-class Taken:
-    """A register that knows the texts it has admitted, and nothing of likeness."""
-
-    def __init__(self) -> None:
-        self.texts: set[str] = set()
-
-    def admit(self, text: str) -> bool:
-        new = text not in self.texts
-        self.texts.add(text)
-        return new
 
 
 class Script:

@@ -14,6 +14,7 @@ from t2ipal.captions import local_model
 from t2ipal.captions.answers import Answer, Request
 from t2ipal.captions.caption import Slot
 from t2ipal.captions.companions import Companions
+from t2ipal.captions.duplicates import Taken
 from t2ipal.captions.llm import LlmSource
 from t2ipal.captions.local_model import LocalModel
 from t2ipal.errors import UserError
@@ -176,7 +177,7 @@ def test_nothing_is_loaded_while_the_cache_has_the_answers(
     labels = _labels(tmp_path)
     slots = [Slot(number, name) for number, name in enumerate(labels.names)]
     first = LlmSource(labels, settings(prompt="Show {classes}"), Companions(labels, 2), 0)
-    captions = first.serve(slots, _Taken())
+    captions = first.serve(slots, Taken())
     assert len(first.answers) > 0
 
     def fail(*_: Any) -> None:
@@ -184,7 +185,7 @@ def test_nothing_is_loaded_while_the_cache_has_the_answers(
 
     monkeypatch.setattr(local_model, "_load", fail)
     again = LlmSource(labels, settings(prompt="Show {classes}"), Companions(labels, 2), 0)
-    assert again.serve(slots, _Taken()) == captions
+    assert again.serve(slots, Taken()) == captions
 
 
 def test_the_identity_follows_weights_and_precision(settings: Callable[..., LlmSettings], copy: Path) -> None:
@@ -342,16 +343,6 @@ def test_what_the_hub_lacks_is_one_sentence(
     settings: Callable[..., LlmSettings], keys: dict[str, str], told: str
 ) -> None:
     assert told in complaint(settings(**keys))
-
-
-class _Taken:
-    def __init__(self) -> None:
-        self.texts: set[str] = set()
-
-    def admit(self, text: str) -> bool:
-        new = text not in self.texts
-        self.texts.add(text)
-        return new
 
 
 def _labels(tmp_path: Path) -> LabelSet:

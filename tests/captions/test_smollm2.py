@@ -15,6 +15,7 @@ import pytest
 from t2ipal.captions.answers import Answers
 from t2ipal.captions.caption import Caption, Slot
 from t2ipal.captions.companions import Companions
+from t2ipal.captions.duplicates import Taken
 from t2ipal.captions.llm import LlmSource
 from t2ipal.captions.local_model import LocalModel
 from t2ipal.labels import LabelSet
@@ -25,16 +26,6 @@ pytestmark = pytest.mark.slow
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 VOC = LabelSet.load("voc2007")
 ASKED = {"system": "", "prompt": "A photo shows {classes}. Describe it in one short sentence.", "temperature": 0.6}
-
-
-class Taken:
-    def __init__(self) -> None:
-        self.texts: set[str] = set()
-
-    def admit(self, text: str) -> bool:
-        new = text not in self.texts
-        self.texts.add(text)
-        return new
 
 
 @pytest.fixture(scope="module")
