@@ -220,6 +220,20 @@ def test_every_tokenizer_has_a_say(generator: Generator, pipeline_dir: Path, mon
     assert generator.truncated(["dog", "a dog x"]) == [False, True]
 
 
+def test_cores_are_spare_unless_denoising_takes_them(
+    generator: Generator, pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(4)))
+    for threads, spare in ((1, 3), (4, 0), (8, 0)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        assert generator.spare_cores == spare
+    elsewhere = Generator(generator.pipeline, base_settings(pipeline_dir))
+    monkeypatch.setattr(type(generator.pipeline), "device", "cuda:0")
+    assert elsewhere.spare_cores == 3
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {2})
+    assert elsewhere.spare_cores == 1
+
+
 def psnr(images: Any, others: Any) -> Any:
     """Peak signal-to-noise ratio in dB of each pair of 8-bit images [N, H, W, 3]."""
     errors = (np.asarray(images, float) - np.asarray(others, float)) ** 2

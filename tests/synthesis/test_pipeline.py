@@ -30,7 +30,7 @@ WAIT = 20.0
 class Fake:
     """A model whose pictures show their seeds; it denoises in ``steps`` steps."""
 
-    on_gpu = False
+    spare_cores = 1
 
     def __init__(self, bad: Sequence[int] = (), steps: int = 1) -> None:
         self.bad, self.steps = set(bad), steps
@@ -64,6 +64,13 @@ class Fake:
         pictures = [np.random.default_rng(seed).random((8, 8, 3), dtype=np.float32) for seed in seeds]
         images = [picture * (seed not in self.bad) for picture, seed in zip(pictures, seeds, strict=True)]
         return images, [False] * len(seeds)
+
+
+@pytest.fixture(params=[0, 1, 4])
+def spare_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have fake models leave so many cores."""
+    monkeypatch.setattr(Fake, "spare_cores", request.param)
+    return request.param
 
 
 class Shelf:
@@ -100,7 +107,7 @@ def pixels(files: Sequence[Encoded]) -> list[Any]:
 
 
 @pytest.mark.parametrize("image_format", ["png", "webp"])
-def test_every_image_is_written_once_in_order_as_the_gate_would_give_it(image_format: str) -> None:
+def test_every_image_is_written_once_in_order_as_the_gate_would_give_it(spare_cores: int, image_format: str) -> None:
     model, shelf = Fake(), Shelf()
     draw(model, shelf, image_format=image_format)
     assert shelf.keys == [sample.key for sample in SAMPLES]
@@ -115,14 +122,23 @@ def test_every_image_is_written_once_in_order_as_the_gate_would_give_it(image_fo
 
 
 def test_denoising_stays_on_the_calling_thread_and_all_else_leaves_it() -> None:
-    model, shelf = Fake(), Shelf()
+    model, shelf = Fake([SAMPLES[1].seed(0, BASE_SEED)]), Shelf()
     draw(model, shelf)
     assert model.threads["denoise"] == {threading.get_ident()}
-    assert threading.get_ident() not in model.threads["condition"] | model.threads["decode"] | shelf.threads
+    assert threading.get_ident() not in model.threads["decode"] | shelf.threads
     assert len(shelf.threads) == 1
 
 
-def test_a_batch_is_denoised_while_the_one_before_is_written_and_no_further_one() -> None:
+def test_without_a_spare_core_all_networks_run_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fake, "spare_cores", 0)
+    model, shelf = Fake([SAMPLES[1].seed(0, BASE_SEED)]), Shelf()
+    draw(model, shelf)
+    assert list(model.threads.values()) == [{threading.get_ident()}] * 3
+    assert threading.get_ident() not in shelf.threads
+    assert shelf.files[1].attempt == 1
+
+
+def test_a_batch_is_denoised_while_the_one_before_is_written_and_no_further_one(spare_cores: int) -> None:
     model, shelf = Fake(), Shelf()
     seen: list[int] = []
 
@@ -154,7 +170,7 @@ def test_embeddings_of_the_next_batch_are_computed_while_this_one_is_denoised() 
     assert len(shelf.keys) == len(SAMPLES)
 
 
-def test_images_at_fault_are_redrawn_before_anything_later_is_written() -> None:
+def test_images_at_fault_are_redrawn_before_anything_later_is_written(spare_cores: int) -> None:
     bad = [SAMPLES[1].seed(0, BASE_SEED), SAMPLES[1].seed(1, BASE_SEED), SAMPLES[10].seed(0, BASE_SEED)]
     model, shelf = Fake(bad), Shelf()
     draw(model, shelf)
@@ -168,7 +184,7 @@ def test_images_at_fault_are_redrawn_before_anything_later_is_written() -> None:
     assert len(set(map(bytes, pixels(shelf.files)))) == len(SAMPLES)
 
 
-def test_an_image_at_fault_to_the_last_is_written_as_failed() -> None:
+def test_an_image_at_fault_to_the_last_is_written_as_failed(spare_cores: int) -> None:
     bad = [SAMPLES[4].seed(attempt, BASE_SEED) for attempt in range(3)]
     shelf = Shelf()
     draw(Fake(bad), shelf)
@@ -176,7 +192,7 @@ def test_an_image_at_fault_to_the_last_is_written_as_failed() -> None:
     assert shelf.files[4].faults == ("black",) * 3
 
 
-def test_a_model_that_only_gives_black_ends() -> None:
+def test_a_model_that_only_gives_black_ends(spare_cores: int) -> None:
     bad = [sample.seed(attempt, BASE_SEED) for sample in SAMPLES for attempt in range(3)]
     model, shelf = Fake(bad), Shelf()
     draw(model, shelf)
@@ -185,21 +201,21 @@ def test_a_model_that_only_gives_black_ends() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 4])
-def test_a_stop_begins_no_batch_and_finishes_those_under_way(after: int) -> None:
+def test_a_stop_begins_no_batch_and_finishes_those_under_way(spare_cores: int, after: int) -> None:
     model, shelf = Fake(), Shelf()
     draw(model, shelf, stop=lambda: len(model.denoised) == after)
     assert len(model.denoised) == after
     assert shelf.keys == [sample.key for batch in BATCHES[:after] for sample in batch]
 
 
-def test_a_stop_still_redraws_what_is_under_way() -> None:
+def test_a_stop_still_redraws_what_is_under_way(spare_cores: int) -> None:
     model, shelf = Fake([SAMPLES[0].seed(0, BASE_SEED)]), Shelf()
     draw(model, shelf, stop=lambda: len(model.denoised) > 0)
     assert shelf.keys == [sample.key for sample in BATCHES[0]]
     assert shelf.files[0].attempt == 1
 
 
-def test_a_full_disk_stops_the_denoising_after_the_step_under_way() -> None:
+def test_a_full_disk_stops_the_denoising_after_the_step_under_way(spare_cores: int) -> None:
     failed = threading.Event()
 
     class Slow(Fake):
@@ -225,7 +241,7 @@ def test_a_full_disk_stops_the_denoising_after_the_step_under_way() -> None:
     assert shelf.keys == []
 
 
-def test_after_a_failed_batch_no_later_one_is_written() -> None:
+def test_after_a_failed_batch_no_later_one_is_written(spare_cores: int) -> None:
     model, shelf = Fake(), Shelf()
 
     def second_fails(batch: int) -> None:
@@ -254,14 +270,14 @@ class Breaking(Fake):
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
-def test_what_was_denoised_before_an_error_is_written(at: int) -> None:
+def test_what_was_denoised_before_an_error_is_written(spare_cores: int, at: int) -> None:
     shelf = Shelf()
     with pytest.raises(KeyboardInterrupt):
         draw(Breaking(at), shelf)
     assert shelf.keys == [sample.key for batch in BATCHES[:at] for sample in batch]
 
 
-def test_an_error_while_a_batch_waits_for_its_redraw_writes_nothing_out_of_order() -> None:
+def test_an_error_while_a_batch_waits_for_its_redraw_writes_nothing_out_of_order(spare_cores: int) -> None:
     shelf = Shelf()
     with pytest.raises(KeyboardInterrupt):
         draw(Breaking(2, bad=[SAMPLES[4].seed(0, BASE_SEED)]), shelf)
@@ -279,7 +295,9 @@ def test_a_second_interrupt_during_the_clearing_up_is_no_hang(monkeypatch: pytes
     assert shelf.keys == []
 
 
-def test_prompts_that_cannot_be_embedded_and_batches_that_cannot_be_had_are_errors_of_the_caller() -> None:
+def test_prompts_and_batches_that_cannot_be_had_are_errors_of_the_caller(
+    spare_cores: int,
+) -> None:
     class Refusing(Fake):
         def condition(self, prompts: list[str]) -> Condition:
             if "text 3" in prompts:
@@ -299,7 +317,7 @@ def test_prompts_that_cannot_be_embedded_and_batches_that_cannot_be_had_are_erro
         draw(Fake(), Shelf(), batches())
 
 
-def test_nothing_to_draw_is_nothing_written_and_no_thread_stays() -> None:
+def test_nothing_to_draw_is_nothing_written_and_no_thread_stays(spare_cores: int) -> None:
     before = threading.active_count()
     shelf = Shelf()
     draw(Fake(), shelf, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,9 +95,12 @@ class Generator:
         self._tokenizing = threading.Lock()
 
     @property
-    def on_gpu(self) -> bool:
-        """True unless the model computes on the CPU."""
-        return str(self.pipeline.device) != "cpu"
+    def spare_cores(self) -> int:
+        """How many of the cores that this process may use denoising leaves free; on a GPU, one at the least."""
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if str(self.pipeline.device) != "cpu":
+            return max(1, allowed - 1)
+        return max(0, allowed - torch.get_num_threads())
 
     @torch.inference_mode()
     def condition(self, prompts: list[str]) -> Condition:

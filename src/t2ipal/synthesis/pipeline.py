@@ -3,15 +3,18 @@
 The calling thread denoises. One thread ahead of it embeds the next batch's prompts; one behind it decodes, judges,
 encodes and writes the batches in their order. Images that the gate refuses are denoised again on the calling thread,
 between two batches, before anything later is written.
+
+Where denoising takes every core of the CPU, the networks that embed and decode would only get in its way: two of them
+at a time, each with a thread per core, are slower than one after the other. There the calling thread runs them all.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -26,14 +29,16 @@ DEPTH = 1
 MAX_ENCODERS = 8
 
 Write = Callable[[Sequence[Sample], Sequence[Encoded]], None]
+# Images, and which of them a safety checker blanked.
+Pictures = tuple[list[FloatImage], list[bool]]
 
 
 class Model(Protocol):
     """What ``draw_batches`` asks of a generator."""
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether the CPU is free for other work while images are drawn."""
+    def spare_cores(self) -> int:
+        """How many cores of the CPU denoising leaves free."""
 
     def condition(self, prompts: list[str]) -> Condition:
         """What the denoiser is told of each prompt."""
@@ -43,7 +48,7 @@ class Model(Protocol):
     ) -> Latents:
         """Denoise one image per seed, together."""
 
-    def decode(self, latents: Latents) -> tuple[list[FloatImage], list[bool]]:
+    def decode(self, latents: Latents) -> Pictures:
         """Images, and which of them a safety checker blanked."""
 
 
@@ -56,11 +61,7 @@ class _Redraw:
 
     def __init__(self, prompts: list[str], seeds: list[int]) -> None:
         self.prompts, self.seeds = prompts, seeds
-        self.answer: Future[Latents] = Future()
-
-
-def _encoders(model: Model) -> int:
-    return min(MAX_ENCODERS, os.cpu_count() or 1) if model.on_gpu else 1
+        self.answer: Future[Callable[[], Pictures]] = Future()
 
 
 class _Finisher:
@@ -69,7 +70,7 @@ class _Finisher:
     def __init__(self, model: Model, write: Write, image_format: str) -> None:
         self.model, self.write, self.image_format = model, write, image_format
         self._thread = ThreadPoolExecutor(1, "t2ipal-finish")
-        self._encoders = ThreadPoolExecutor(_encoders(model), "t2ipal-encode")
+        self._encoders = ThreadPoolExecutor(min(MAX_ENCODERS, max(1, model.spare_cores)), "t2ipal-encode")
         self._under_way: deque[Future[None]] = deque()
         # Redraws that are asked for; None for a batch that is done.
         self._events: queue.SimpleQueue[_Redraw | None] = queue.SimpleQueue()
@@ -91,9 +92,16 @@ class _Finisher:
 
     def submit(self, gate: Gate, latents: Latents) -> None:
         """Finish a batch when those before it are finished."""
-        future = self._thread.submit(self._finish, gate, latents)
+        future = self._thread.submit(self._finish, gate, self._decoding(latents))
         self._under_way.append(future)
         future.add_done_callback(lambda _: self._events.put(None))
+
+    def _decoding(self, latents: Latents) -> Callable[[], Pictures]:
+        """How the thread behind gets the images: it decodes them, or is handed them."""
+        if self.model.spare_cores:
+            return partial(self.model.decode, latents)
+        pictures = self.model.decode(latents)
+        return lambda: pictures
 
     def settle(self, limit: int) -> None:
         """Denoise what is asked for again, until at most ``limit`` batches are under way.
@@ -117,11 +125,11 @@ class _Finisher:
 
     def _redraw(self, wanted: _Redraw) -> None:
         try:
-            latents = self.model.denoise(self.model.condition(wanted.prompts), wanted.seeds)
+            decode = self._decoding(self.model.denoise(self.model.condition(wanted.prompts), wanted.seeds))
         except BaseException:
             wanted.answer.set_exception(CancelledError())
             raise
-        wanted.answer.set_result(latents)
+        wanted.answer.set_result(decode)
 
     def check(self) -> None:
         """Break off the denoising of a batch that could not be written.
@@ -132,20 +140,20 @@ class _Finisher:
         if self._failed:
             raise _BrokenOffError
 
-    def _finish(self, gate: Gate, latents: Latents) -> None:
+    def _finish(self, gate: Gate, decode: Callable[[], Pictures]) -> None:
         if self._failed:
             raise CancelledError
         try:
-            gate.judge(*self.model.decode(latents))
+            gate.judge(*decode())
             while gate.pending:
-                gate.judge(*self.model.decode(self._drawn_again(gate)))
+                gate.judge(*self._drawn_again(gate)())
             files = list(self._encoders.map(lambda drawn: encoded(drawn, self.image_format), gate.drawn()))
             self.write(gate.samples, files)
         except BaseException:
             self._failed = True
             raise
 
-    def _drawn_again(self, gate: Gate) -> Latents:
+    def _drawn_again(self, gate: Gate) -> Callable[[], Pictures]:
         redraw = _Redraw(*gate.request())
         self._events.put(redraw)
         # Nobody answers when the denoising thread was interrupted in its clearing up.
@@ -186,13 +194,15 @@ def draw_batches(
     coming = iter(batches)
     with ThreadPoolExecutor(1, "t2ipal-ahead") as ahead, _Finisher(model, write, image_format) as finisher:
 
-        def begin() -> tuple[Gate, list[int], Future[Condition]] | None:
+        def begin() -> tuple[Gate, list[int], Callable[[], Condition]] | None:
             batch = next(coming, None)
             if batch is None:
                 return None
             gate = Gate(batch, base_seed, redraws)
             prompts, seeds = gate.request()
-            return gate, seeds, ahead.submit(model.condition, prompts)
+            if not model.spare_cores:
+                return gate, seeds, partial(model.condition, prompts)
+            return gate, seeds, ahead.submit(model.condition, prompts).result
 
         current = begin()
         while current is not None:
@@ -200,7 +210,7 @@ def draw_batches(
             if stop():
                 break
             gate, seeds, condition = current
-            ready = condition.result()
+            ready = condition()
             current = begin()
             try:
                 latents = model.denoise(ready, seeds, finisher.check)
