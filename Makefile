@@ -32,8 +32,12 @@ $(MODELS): $(STAMP) envs/test-models.txt
 eval: setup
 	$(RUN) snakemake --cores $(CORES) eval_all
 
+# The workflow's tests wait for processes more than they compute: they run beside all others, and are shown after them.
 test: setup lint $(MODELS)
-	$(RUN) python -m pytest --numprocesses 2 --dist loadgroup
+	$(RUN); python -m pytest tests/workflow > $(VENV)/workflow-tests.log 2>&1 & workflow=$$!; \
+	others=0; python -m pytest --ignore=tests/workflow || others=$$?; \
+	status=0; wait $$workflow || status=$$?; \
+	cat $(VENV)/workflow-tests.log; exit $$(( others || status ))
 
 fast: setup
 	$(RUN) python -m pytest -m "not slow"

@@ -128,14 +128,6 @@ class Project:
         return {str(f.relative_to(self.root)): f.read_bytes() for d in folders for f in d.rglob("*") if f.is_file()}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process for these tests, as they share a finished run; the other one does the rest meanwhile."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.xdist_group("workflow"))
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose smoke run is done; never change it, take a copy."""
