@@ -28,9 +28,12 @@ WORKERS.set_forkserver_preload(["t2ipal.synthesis.stage", *(f"diffusers.pipeline
 
 def work(settings: dict[str, Any], captions: str, names: Sequence[str], folder: str, told: str) -> None:
     """What a job does; every batch of images that leaves the decoder is a line in ``told``."""
+    import torch
+
     from t2ipal.synthesis.generator import Generator
     from t2ipal.synthesis.stage import Job, draw
 
+    torch.set_num_threads(1)  # as in a job of the workflow: a core is free for the thread that decodes and writes
     decode = Generator.decode
 
     def counted(generator: Generator, latents: Any) -> Any:
