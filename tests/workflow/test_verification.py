@@ -111,4 +111,4 @@ def test_another_verifier_or_threshold_trains_what_depends_on_it(labelled):
 
 def test_the_images_can_be_verified_without_any_method(fresh):
     planned = _jobs(fresh, "verification_all")
-    assert planned == {"captions": 2, "synthesis": 4, "verification": 4}
+    assert planned == {"captions": 2, "synthesis": 2, "verification": 4}
