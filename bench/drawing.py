@@ -112,12 +112,15 @@ def ours(model: Any, sizes: argparse.Namespace, folder: Path) -> float:
 def in_turn(model: Any, sizes: argparse.Namespace, folder: Path) -> float:
     """Images per second of the stage without overlap."""
     from t2ipal.synthesis.encoding import encoded
-    from t2ipal.synthesis.gate import draw_batch
+    from t2ipal.synthesis.gate import Gate
 
     start = time.perf_counter()
     tar = Tar(folder / "shard.tar", sizes.format)
     for batch in batches(sizes):
-        tar.write(batch, [encoded(drawn, sizes.format) for drawn in draw_batch(model.draw, batch, SEED, 0)])
+        gate = Gate(batch, SEED, 0)
+        prompts, seeds = gate.request()
+        gate.judge(*model.decode(model.denoise(model.condition(prompts), seeds)))
+        tar.write(batch, [encoded(drawn, sizes.format) for drawn in gate.drawn()])
     return images(sizes) / (time.perf_counter() - start)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from t2ipal.synthesis.gate import FloatImage, Gate, draw_batch, fault, to_bytes
+from t2ipal.synthesis.gate import Drawn, FloatImage, Gate, fault, to_bytes
 from t2ipal.synthesis.plan import Caption, Sample
 
 BASE_SEED = 4
@@ -65,9 +65,18 @@ class Recorder:
         return [self.bad.get(seed, picture(seed)) for seed in seeds]
 
 
+def draw_batch(model: Recorder, redraws: int) -> list[Drawn]:
+    """Draw the samples together until the gate is content."""
+    gate = Gate(SAMPLES, BASE_SEED, redraws)
+    while gate.pending:
+        images = model(*gate.request())
+        gate.judge(images, [False] * len(images))
+    return gate.drawn()
+
+
 def test_only_images_at_fault_are_drawn_again_and_with_the_next_seed_of_their_own() -> None:
     model = Recorder({SAMPLES[1].seed(0, BASE_SEED): flat(0, 0, 0)})
-    drawn = draw_batch(model, SAMPLES, BASE_SEED, redraws=3)
+    drawn = draw_batch(model, redraws=3)
     assert [item.attempt for item in drawn] == [0, 1, 0]
     assert [item.faults for item in drawn] == [(), ("black",), ()]
     assert not any(item.failed for item in drawn)
@@ -80,7 +89,7 @@ def test_only_images_at_fault_are_drawn_again_and_with_the_next_seed_of_their_ow
 def test_an_image_at_fault_to_the_last_is_kept_as_failed() -> None:
     bad = [with_nan(), flat(0, 0, 0), flat(1, 0, 0)]
     model = Recorder({SAMPLES[0].seed(attempt, BASE_SEED): image for attempt, image in enumerate(bad)})
-    drawn = draw_batch(model, SAMPLES, BASE_SEED, redraws=2)
+    drawn = draw_batch(model, redraws=2)
     assert drawn[0].failed
     assert drawn[0].attempt == 2
     assert drawn[0].faults == ("nan", "black", "constant")
@@ -89,7 +98,7 @@ def test_an_image_at_fault_to_the_last_is_kept_as_failed() -> None:
 
 def test_without_redraws_the_first_fault_fails() -> None:
     model = Recorder({SAMPLES[2].seed(0, BASE_SEED): with_nan()})
-    drawn = draw_batch(model, SAMPLES, BASE_SEED, redraws=0)
+    drawn = draw_batch(model, redraws=0)
     assert [item.failed for item in drawn] == [False, False, True]
     assert len(model.calls) == 1
 

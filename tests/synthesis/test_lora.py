@@ -35,7 +35,6 @@ def weight(generator: Any) -> Any:
 
 
 def test_the_factors_times_the_scale_are_added_to_the_weights(pipeline_dir: Path, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
     down, up = write(tmp_path / FILE)
     plain = load(settings(pipeline_dir), "cpu")
     adapted = load(settings(pipeline_dir, lora=f"local-dir:{tmp_path}", lora_scale=0.5), "cpu")
@@ -46,7 +45,6 @@ def test_the_factors_times_the_scale_are_added_to_the_weights(pipeline_dir: Path
 
 
 def test_a_file_among_several_is_chosen_by_name(pipeline_dir: Path, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
     write(tmp_path / "first.safetensors", seed=1)
     down, up = write(tmp_path / "second.safetensors", seed=2)
     chosen = {"lora": f"local-dir:{tmp_path}", "lora_file": "second.safetensors"}
@@ -71,7 +69,6 @@ def test_a_file_among_several_is_chosen_by_name(pipeline_dir: Path, tmp_path: Pa
 def test_what_does_not_fit_is_one_sentence(
     pipeline_dir: Path, tmp_path: Path, files: dict[str, Any], changes: dict[str, Any], sentence: str
 ) -> None:
-    pytest.importorskip("peft")
     for name, content in files.items():
         if content is None:
             (tmp_path / name).write_bytes(b"damaged")

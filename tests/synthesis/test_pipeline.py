@@ -16,7 +16,7 @@ from t2ipal.errors import UserError
 from t2ipal.settings import SynthesisSettings
 from t2ipal.synthesis.encoding import Encoded
 from t2ipal.synthesis.families import Condition, Latents
-from t2ipal.synthesis.gate import FloatImage, draw_batch
+from t2ipal.synthesis.gate import FloatImage, to_bytes
 from t2ipal.synthesis.generator import load
 from t2ipal.synthesis.pipeline import draw_batches
 from t2ipal.synthesis.plan import Caption, Sample
@@ -112,13 +112,9 @@ def test_every_image_is_written_once_in_order_as_the_gate_would_give_it(spare_co
     draw(model, shelf, image_format=image_format)
     assert shelf.keys == [sample.key for sample in SAMPLES]
     assert {Image.open(io.BytesIO(file.data)).format for file in shelf.files} == {image_format.upper()}
-
-    def straight(prompts: list[str], seeds: list[int]) -> list[FloatImage]:
-        return Fake().decode(Latents(torch.tensor(seeds)))[0]
-
-    expected = [item for batch in BATCHES for item in draw_batch(straight, batch, BASE_SEED, 2)]
-    assert all((image == item.image).all() for image, item in zip(pixels(shelf.files), expected, strict=True))
-    assert [batch for batch in model.conditioned] == [[s.caption.text for s in batch] for batch in BATCHES]
+    expected, _ = Fake().decode(Latents(torch.tensor([sample.seed(0, BASE_SEED) for sample in SAMPLES])))
+    assert all((file == to_bytes(image)).all() for file, image in zip(pixels(shelf.files), expected, strict=True))
+    assert model.conditioned == [[sample.caption.text for sample in batch] for batch in BATCHES]
 
 
 def test_denoising_stays_on_the_calling_thread_and_all_else_leaves_it() -> None:
@@ -331,6 +327,9 @@ def test_a_real_model_gives_the_pixels_of_drawing_batch_by_batch(pipeline_dir: P
     chosen = SynthesisSettings(model=f"local-dir:{pipeline_dir}", steps=3, height=16, width=16)
     model, shelf = load(chosen.model_dump(mode="json"), "cpu"), Shelf()
     draw(model, shelf)
-    expected = [item for batch in BATCHES for item in draw_batch(model.draw, batch, BASE_SEED, 2)]
-    assert all((image == item.image).all() for image, item in zip(pixels(shelf.files), expected, strict=True))
+    expected: list[FloatImage] = []
+    for batch in BATCHES:
+        prompts = [sample.caption.text for sample in batch]
+        expected += model.draw(prompts, [sample.seed(0, BASE_SEED) for sample in batch])
+    assert all((file == to_bytes(image)).all() for file, image in zip(pixels(shelf.files), expected, strict=True))
     assert len(set(map(bytes, pixels(shelf.files)))) == len(SAMPLES)

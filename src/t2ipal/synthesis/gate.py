@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +17,6 @@ TOLERANCE = 1.5 / 255
 
 FloatImage = np.ndarray[Any, np.dtype[np.float32]]
 ByteImage = np.ndarray[Any, np.dtype[np.uint8]]
-# Prompts and seeds, N each -> N float images [H, W, 3] in 0..1.
-Draw = Callable[[list[str], list[int]], Sequence[FloatImage]]
 
 
 class Tried:
@@ -99,12 +97,3 @@ class Gate:
     def drawn(self) -> list[Drawn]:
         """The images of the batch in the order of its samples, once none is pending."""
         return [self._drawn[index] for index in range(len(self.samples))]
-
-
-def draw_batch(draw: Draw, samples: Sequence[Sample], base_seed: int, redraws: int) -> list[Drawn]:
-    """Draw ``samples`` together; draw those at fault again, together, at most ``redraws`` times."""
-    gate = Gate(samples, base_seed, redraws)
-    while gate.pending:
-        images = draw(*gate.request())
-        gate.judge(images, [False] * len(images))
-    return gate.drawn()
