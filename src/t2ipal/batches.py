@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from t2ipal.experiments import Experiment
 from t2ipal.io import canonical_json
 from t2ipal.layout import Unit
+from t2ipal.sequences import batched
 from t2ipal.synthesis.plan import Shard
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,6 @@ class ShardBatch:
         return tuple({unit.upstream[0].run: unit.upstream[0] for unit, _ in self.shards}.values())
 
 
-def _sliced(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
-    yield from (tuple(items[start : start + size]) for start in range(0, len(items), size))
-
-
 def batches(found: Mapping[str, Experiment], size: int) -> list[Batch]:
     """The trainings and evaluations of all experiments in batches of at most ``size``.
 
@@ -75,7 +69,9 @@ def batches(found: Mapping[str, Experiment], size: int) -> list[Batch]:
             read = tuple((found.run, found.pieces) for found in above)
             groups.setdefault((unit.stage, experiment.name, read), []).append(unit)
     return [
-        Batch(stage, name, units) for (stage, name, _), members in groups.items() for units in _sliced(members, size)
+        Batch(stage, name, tuple(units))
+        for (stage, name, _), members in groups.items()
+        for units in batched(members, size)
     ]
 
 
@@ -96,7 +92,7 @@ def shard_batches(found: Mapping[str, Sequence[Unit]], size: int) -> list[ShardB
                     replica = Shard.of(piece, unit.settings["shard_size"]).replica
                     groups.setdefault((experiment, model, replica), []).append((unit, piece))
     return [
-        ShardBatch(experiment, shards)
+        ShardBatch(experiment, tuple(shards))
         for (experiment, _, _), members in groups.items()
-        for shards in _sliced(members, size)
+        for shards in batched(members, size)
     ]

@@ -239,11 +239,12 @@ def plan(
     """Say what the images of a run will cost, and what is there already: images, jobs, disk, device-hours."""
     from t2ipal.budget import plan as planning
     from t2ipal.config import Config, changed, load
+    from t2ipal.experiments import named
 
     config = load(file) if file else Config()
     if results is not None:
         config = changed(config, {"results": results})
-    found = planning.plan(config, experiment)
+    found = planning.plan(config, named(config, experiment))
     typer.echo(planning.as_json(found) if as_json else planning.render(found, config))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from t2ipal.errors import UserError
+from t2ipal.io import matching
 from t2ipal.settings import LlmSettings
 
 LOCAL = "local-dir:"
@@ -79,7 +79,7 @@ def llm_identity(llm: LlmSettings) -> str:
     if directory is None:
         return llm.model
     if llm.gguf is not None:
-        return file_identities("captions.llm.gguf", (glob.escape(str(directory / llm.gguf)),)).popitem()[1]
+        return file_identities("captions.llm.gguf", (str(directory / llm.gguf),)).popitem()[1]
     return model_identity(llm.model)
 
 
@@ -91,10 +91,10 @@ def file_identities(key: str, patterns: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for pattern in patterns:
-        paths = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        paths = matching(pattern)
         if not paths:
             raise UserError(f"{key}: there is no file '{pattern}'; mend the path")
-        found |= {path: f"sha256:{hashlib.sha256(_sample(Path(path))).hexdigest()[:16]}" for path in paths}
+        found |= {str(path): f"sha256:{hashlib.sha256(_sample(path)).hexdigest()[:16]}" for path in paths}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -9,6 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files that a path or a glob pattern (``**`` goes into folders) stands for, sorted; none if there is none."""
+    if Path(pattern).is_file():
+        return [Path(pattern)]
+    return sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())
 
 
 def _fsync_directory(path: Path) -> None:

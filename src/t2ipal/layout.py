@@ -103,6 +103,11 @@ class Layout:
         """``results/<stage>/<run>``."""
         return self.root / unit.stage / unit.run
 
+    def shard(self, unit: Unit, piece: str) -> tuple[Path, Path]:
+        """The archive of one shard of a unit of synthesis, and its manifest."""
+        folder = self.directory(unit)
+        return folder / f"shard-{piece}.tar", folder / f"shard-{piece}.json"
+
     def _data_seed(self, seed: int) -> int:
         return seed if self.config.redraw_per_seed else self.config.seeds[0]
 

@@ -27,10 +27,29 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            self.close()
+        elif self.bar is not None:
+            self.bar.close()
+
+    def close(self) -> None:
+        """End the bar, or say in a last line how far it came."""
         if self.bar is not None:
             self.bar.close()
-        elif kind is None:
+        else:
             self._line()
+
+    def extend(self, count: int) -> None:
+        """Expect ``count`` more items."""
+        self.total += count
+        if self.bar is not None:
+            self.bar.total = self.total
+
+    def describe(self, what: str) -> None:
+        """Say from now on that ``what`` is under way."""
+        self.what = what
+        if self.bar is not None:
+            self.bar.set_description(what, refresh=False)
 
     def advance(self, count: int) -> None:
         """Record ``count`` more items as done."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from PIL import Image
 
@@ -19,14 +18,6 @@ from t2ipal.io import file_sha256, read_json
 IMAGE_FORMATS = ("PNG", "WEBP")
 # Far above what the synthesis stage writes; keeps a damaged or hostile shard from filling the memory.
 LARGEST_MEMBER = 64 << 20
-T = TypeVar("T")
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``, the last one perhaps shorter (``itertools.batched`` needs Python 3.12)."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from t2ipal.budget import plan as planning
-from t2ipal.budget.plan import Plan, as_json, check_disk, plan, render
+from t2ipal.budget.plan import Plan, as_json, check_disk, render
 from t2ipal.budget.rates import measured, published
 from t2ipal.config import Config, changed, parse
 from t2ipal.errors import UserError
+from t2ipal.experiments import named
 from t2ipal.layout import Layout
 
 
@@ -18,6 +19,10 @@ def _config(tmp_path: Path, **changes: Any) -> Config:
     base = {"results": str(tmp_path / "results"), "seeds": [0, 1], "captions.total": 50}
     sizes = {"synthesis.shard_size": 20, "synthesis.batch_size": 10}
     return changed(parse({}), {**base, **sizes, **changes})
+
+
+def plan(config: Config, experiment: str = "summary") -> Plan:
+    return planning.plan(config, named(config, experiment))
 
 
 def _finish(config: Config, seed: int, index: int, speed: float | None = 4.0, **changes: Any) -> None:

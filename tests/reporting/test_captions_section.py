@@ -16,7 +16,7 @@ import pytest
 from t2ipal.captions.caption import Caption, mined
 from t2ipal.captions.manifest import manifest
 from t2ipal.captions.mixture import Entry, Mixture
-from t2ipal.captions.stage import SCHEMA, write_captions
+from t2ipal.captions.stage import SCHEMA, row, write_captions
 from t2ipal.io import write_json
 from t2ipal.labels import LabelSet
 from t2ipal.reporting.captions_section import (
@@ -50,20 +50,6 @@ CAPTIONS = [
 ]
 
 
-def row(caption: Caption, tokens: int = 7, truncated: bool = False) -> dict[str, Any]:
-    """The caption as the captions stage writes it."""
-    return {
-        "caption_id": caption.caption_id,
-        "text": caption.text,
-        "labels": list(caption.labels),
-        "requested": list(caption.requested),
-        "source": caption.source,
-        "mentions": [mention._asdict() for mention in caption.mentions],
-        "tokens": tokens,
-        "truncated": truncated,
-    }
-
-
 def told(captions: list[Caption], names: tuple[str, ...] = VOC.names) -> dict[str, Any]:
     """The manifest as it is read: JSON, whose keys are sorted."""
     mixture = Mixture(tuple(Entry(caption) for caption in captions))
@@ -80,7 +66,7 @@ def told(captions: list[Caption], names: tuple[str, ...] = VOC.names) -> dict[st
 def write(directory: Path, captions: list[Caption], names: tuple[str, ...] = VOC.names) -> Path:
     directory.mkdir(exist_ok=True)
     write_json(directory / "captions.json", told(captions, names))
-    rows = [row(caption, 90 if index == 0 else 7, index == 0) for index, caption in enumerate(captions)]
+    rows = [row(caption, 90 if index == 0 else 7, 77) for index, caption in enumerate(captions)]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), directory / "captions.parquet")
     return directory
 
@@ -110,7 +96,7 @@ class Text(HTMLParser):
 
 def test_words_of_the_class_and_of_others_are_told_apart():
     caption = CAPTIONS[0]
-    found = pieces(caption.text, row(caption)["mentions"], "cat")
+    found = pieces(caption.text, row(caption, 7, 77)["mentions"], "cat")
     assert found == (Piece("a ", None), Piece("kitten", "own"), Piece(" beside a ", None), Piece("dog", "other"))
     assert pieces("nothing", [], "cat") == (Piece("nothing", None),)
 
@@ -139,7 +125,7 @@ def test_a_long_caption_ends_with_an_ellipsis_within_its_mark_or_without():
 
 
 def test_each_source_gives_an_example_before_any_gives_a_second():
-    found = examples(iter(map(row, CAPTIONS)), VOC.names)
+    found = examples((row(caption, 7, 77) for caption in CAPTIONS), VOC.names)
     texts = ["".join(piece.text for piece in example.pieces) for example in found["dog"]]
     assert texts == ["a kitten beside a dog", "a dog at night", "a man and his dog"]
     assert len(found["dog"]) == EXAMPLES and found["bus"] == []

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -361,21 +361,14 @@ def test_sigkill_of_a_real_process_changes_no_byte(
     assert output.read_bytes() == undisturbed
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount a small tmpfs")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def test_a_full_disk_is_a_sentence_and_keeps_whole_batches(
-    small_disk: Path, settings: Settings, captions: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+    tmpfs: Callable[[int], Path],
+    settings: Settings,
+    captions: Path,
+    undisturbed: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    small_disk = tmpfs(64)
     output = small_disk / "shard-00000.tar"
     filler = small_disk / "filler"
     filler.write_bytes(bytes(40_000))

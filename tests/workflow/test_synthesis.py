@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -78,19 +77,8 @@ def _jobs(project) -> list[int]:
     return found
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 300 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount a small tmpfs")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_a_plan_that_the_disk_cannot_hold_is_refused_and_a_full_disk_loses_no_image(fresh, small_disk):
+def test_a_plan_that_the_disk_cannot_hold_is_refused_and_a_full_disk_loses_no_image(fresh, tmpfs):
+    small_disk = tmpfs(300)
     overlay = {**FEW, "results": str(small_disk)}
     refused = fresh.snakemake("synthesis_all", overlay=overlay)
     assert refused.returncode != 0

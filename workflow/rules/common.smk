@@ -81,9 +81,8 @@ def _checked_units():
     found = {}
     for unit in closure([*ends, *gaps, *verifications, *gate]):
         # Of an open unit the first one that has a piece is the one to make it.
-        for piece in unit.pieces or ("",):
+        for piece in ("", *unit.pieces):
             found.setdefault((unit.stage, unit.run, piece), unit)
-            found.setdefault((unit.stage, unit.run, ""), unit)
     return found
 
 
@@ -119,7 +118,7 @@ def files(unit: Unit) -> list[str]:
     """The files of a finished unit."""
     folder = LAYOUT.directory(unit)
     if unit.stage == "synthesis":
-        return [f"{folder}/shard-{piece}.{end}" for piece in unit.pieces for end in ("tar", "json")]
+        return [str(path) for piece in unit.pieces for path in LAYOUT.shard(unit, piece)]
     if unit.stage in ("features", "verification"):
         return [f"{folder}/part-{piece}.parquet" for piece in unit.pieces]
     return [f"{folder}/{name}" for name in PRODUCTS[unit.stage]]
@@ -127,8 +126,7 @@ def files(unit: Unit) -> list[str]:
 
 def shard_files(stage: str, wildcards) -> list[str]:
     """Tar and manifest behind one part of synthetic features or verification: parts and shards share numbers."""
-    folder = LAYOUT.directory(upstream(unit(stage, wildcards), "synthesis"))
-    return [f"{folder}/shard-{wildcards.part}.{end}" for end in ("tar", "json")]
+    return [str(path) for path in LAYOUT.shard(upstream(unit(stage, wildcards), "synthesis"), wildcards.part)]
 
 
 def all_outputs(experiment: str = "summary") -> list[str]:
@@ -210,7 +208,7 @@ def training_jobs(batch: Batch) -> str:
 
 def shard_outputs(batch: ShardBatch) -> list[str]:
     """The files of a batch of shards; each tar before its manifest."""
-    return [f"{LAYOUT.directory(made)}/shard-{piece}.{end}" for made, piece in batch.shards for end in ("tar", "json")]
+    return [str(path) for made, piece in batch.shards for path in LAYOUT.shard(made, piece)]
 
 
 def shard_jobs(batch: ShardBatch) -> str:
@@ -221,7 +219,7 @@ def shard_jobs(batch: ShardBatch) -> str:
                 "settings": made.settings,
                 "captions": files(upstream(made, "captions"))[0],
                 "shard": piece,
-                "output": f"{LAYOUT.directory(made)}/shard-{piece}.tar",
+                "output": str(LAYOUT.shard(made, piece)[0]),
             }
             for made, piece in batch.shards
         ]
@@ -264,8 +262,8 @@ def claim_results():
     The kernel frees the claim even after SIGKILL.
     """
     or_exit(preflight.claim, Path(RESULTS))
-    for name in {"summary", *EXPERIMENTS} & asked_for():
-        or_exit(check_disk, plan(CONFIG, name), RESULTS)
+    for name in EXPERIMENTS.keys() & asked_for():
+        or_exit(check_disk, plan(CONFIG, EXPERIMENTS[name]), RESULTS)
 
 
 def asked_for() -> set[str]:

@@ -11,7 +11,7 @@ from t2ipal.batches import ShardBatch, shard_batches
 from t2ipal.budget.rates import Rate, expected_bytes, measured, published
 from t2ipal.config import Config
 from t2ipal.errors import UserError
-from t2ipal.experiments import named
+from t2ipal.experiments import Experiment
 from t2ipal.layout import Layout, Unit
 from t2ipal.synthesis.plan import Shard
 
@@ -59,29 +59,24 @@ def _free(directory: Path) -> int:
 
 
 def _is_done(layout: Layout, unit: Unit, piece: str) -> bool:
-    folder = layout.directory(unit)
-    return all((folder / f"shard-{piece}.{end}").is_file() for end in ("tar", "json"))
+    return all(path.is_file() for path in layout.shard(unit, piece))
 
 
 def _images(shards: list[tuple[Unit, str]]) -> int:
     return sum(Shard.of(piece, unit.settings["shard_size"]).count for unit, piece in shards)
 
 
-def plan(config: Config, experiment: str = "summary") -> Plan:
-    """The plan of the images that a table or study asks for.
-
-    Raises:
-        UserError: there is no such experiment, or a model is missing.
-    """
+def plan(config: Config, experiment: Experiment) -> Plan:
+    """The plan of the images that a table or study of ``config`` asks for."""
     layout, root = Layout(config), Path(config.results)
-    units = [unit for unit in named(config, experiment).units if unit.stage == "synthesis"]
-    jobs: list[ShardBatch] = shard_batches({experiment: units}, config.synthesis.shards_per_job)
+    units = [unit for unit in experiment.units if unit.stage == "synthesis"]
+    jobs: list[ShardBatch] = shard_batches({experiment.name: units}, config.synthesis.shards_per_job)
     shards = [shard for job in jobs for shard in job.shards]
     done = [shard for shard in shards if _is_done(layout, *shard)]
     left = [job for job in jobs if not all(_is_done(layout, *shard) for shard in job.shards)]
     found = measured(root, (units[0] if units else layout.synthesis(config.seeds[0])).settings)
     return Plan(
-        experiment=experiment,
+        experiment=experiment.name,
         images=_images(shards),
         images_done=_images(done),
         shards=len(shards),

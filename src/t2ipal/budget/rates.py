@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from t2ipal.io import read_json
 from t2ipal.settings import SynthesisSettings
+from t2ipal.synthesis.donors import manifest
 
 # Settings that decide how long an image takes and how large it is.
 _DECIDING = (
@@ -47,28 +47,19 @@ def _alike(settings: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(settings.get(key) for key in _DECIDING)
 
 
-def _manifests(results: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    for path in sorted(results.glob("synthesis/*/shard-*.json")):
-        try:
-            found = read_json(path)
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and isinstance(found.get("settings"), dict):
-            yield path, found
-
-
 def measured(results: Path, settings: Mapping[str, Any]) -> Measured:
     """The median over all shards below ``results`` that were drawn like ``settings`` (of a synthesis unit) say."""
     rates: dict[str, list[float]] = {}
     sizes: list[float] = []
-    for path, manifest in _manifests(results):
-        if _alike(manifest["settings"]) != _alike(settings):
+    for shard in sorted(path.with_suffix(".tar") for path in results.glob("synthesis/*/shard-*.json")):
+        facts = manifest(shard)
+        drawn_with = facts.get("settings")
+        if not isinstance(drawn_with, dict) or _alike(drawn_with) != _alike(settings):
             continue
-        if manifest.get("images_per_second"):
-            rates.setdefault(str(manifest.get("device")), []).append(float(manifest["images_per_second"]))
-        shard = path.with_suffix(".tar")
-        if shard.is_file() and manifest.get("count"):
-            sizes.append(shard.stat().st_size / manifest["count"])
+        if facts.get("images_per_second"):
+            rates.setdefault(str(facts.get("device")), []).append(float(facts["images_per_second"]))
+        if shard.is_file() and facts.get("count"):
+            sizes.append(shard.stat().st_size / facts["count"])
     rate = None
     if rates:
         device = max(rates, key=lambda name: len(rates[name]))

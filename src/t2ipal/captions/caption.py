@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from t2ipal.labels import LabelSet, Match
 
 
@@ -42,6 +44,10 @@ class Slot:
 
     number: int
     lead: str | None
+
+    def leading(self, names: Sequence[str], rng: np.random.Generator) -> str:
+        """``lead``, or any of the classes ``names``."""
+        return self.lead or names[int(rng.integers(len(names)))]
 
 
 class Register(Protocol):

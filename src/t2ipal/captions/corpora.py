@@ -5,7 +5,6 @@ Files are streamed: memory does not grow with them. What cannot be read is count
 
 from __future__ import annotations
 
-import glob
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import pyarrow as pa
 from t2ipal.captions.formats import READERS, Input, layout
 from t2ipal.captions.streams import LONGEST, opened
 from t2ipal.errors import UserError
+from t2ipal.io import matching
 from t2ipal.progress import Progress
 from t2ipal.settings import CorpusSettings
 
@@ -82,7 +82,7 @@ def find(patterns: Sequence[str], key: str = "files") -> tuple[Path, ...]:
         path = Path(pattern)
         if path.is_dir():
             raise UserError(f"captions.corpus.{key}: {pattern} is a folder; name its files, as {path / '*.txt'}")
-        files = [path] if path.is_file() else [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
+        files = matching(pattern)
         if not files:
             raise UserError(f"captions.corpus.{key}: there is no file {pattern}; mend the path or the pattern")
         found.update(files)
@@ -122,9 +122,7 @@ class _Meter(Progress):
     def saw(self, lines_read: int, position: int) -> None:
         """Tell how far reading has come: lines in all, bytes of the present file."""
         rate = lines_read / max(time.monotonic() - self.started, 1e-9)
-        self.what = f"corpus, {lines_read} lines, {rate:.0f} lines/s"
-        if self.bar is not None:
-            self.bar.set_description(self.what, refresh=False)
+        self.describe(f"corpus, {lines_read} lines, {rate:.0f} lines/s")
         self.advance(max(-(-(self.before + position) // MEGABYTE) - self.done, 0))
 
     def finish_file(self, lines_read: int) -> None:

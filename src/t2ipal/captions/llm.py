@@ -127,7 +127,7 @@ class LlmSource:
     def facts(self) -> dict[str, Any]:
         """What was asked of which model, how far answers and requests agree, and why answers were dropped."""
         if self.progress is not None:
-            self.progress.__exit__(None, None, None)
+            self.progress.close()
             self.progress = None
         whole = sum(self.tallies.values(), _Tally())
         return {
@@ -153,7 +153,7 @@ class LlmSource:
     def _request(self, slot: Slot, attempt: int) -> tuple[Request, tuple[str, ...]]:
         """The request for a slot, and the classes that it names. It depends on seed, slot and attempt alone."""
         rng = np.random.default_rng([self.seed, slot.number, attempt])
-        lead = slot.lead or self.labels.names[int(rng.integers(len(self.labels.names)))]
+        lead = slot.leading(self.labels.names, rng)
         requested = self.companions.draw(rng, lead)
         words = enumerate_words([self.labels.prompt_name(name) for name in requested])
         settings, seed = self.settings, int(rng.integers(2**31))
@@ -185,9 +185,7 @@ class LlmSource:
             name = self.settings.gguf or self.settings.model
             self.progress = Progress(f"asking {name.rpartition('/')[2]}", 0, "answers")
         progress, started = self.progress, time.monotonic()
-        progress.total += len(requests)
-        if progress.bar is not None:
-            progress.bar.total = progress.total
+        progress.extend(len(requests))
 
         def keep(request: Request, answer: Answer) -> None:
             self.answers.keep(request, answer)

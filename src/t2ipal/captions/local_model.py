@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from t2ipal.captions.answers import Answer, Request
 from t2ipal.errors import UserError
 from t2ipal.hub import causes, first_line, refusal
-from t2ipal.identity import file_identities, local_directory, model_identity
+from t2ipal.identity import llm_identity, local_directory
 from t2ipal.preflight import check_model
+from t2ipal.sequences import batched
 from t2ipal.settings import LlmSettings
 
 CONFIG = "config.json"
@@ -46,12 +46,7 @@ class LocalModel:
         if self.directory is None:
             named = [settings.model, settings.revision or "main", settings.gguf or ""]
             return ":".join([*named, settings.dtype])
-        if settings.gguf is None:
-            return f"{model_identity(settings.model)}:{settings.dtype}"
-        # The file alone, whatever lies beside it.
-        path = glob.escape(str(self.directory / settings.gguf))
-        (weights,) = file_identities("captions.llm.gguf", [path]).values()
-        return f"{weights}:{settings.dtype}"
+        return f"{llm_identity(settings)}:{settings.dtype}"
 
     def prepare(self) -> None:
         """Load the model.
@@ -70,8 +65,7 @@ class LocalModel:
         tokenizer, model = self.loaded
         from t2ipal.captions.generation import generate
 
-        for start in range(0, len(requests), self.settings.batch_size):
-            batch = requests[start : start + self.settings.batch_size]
+        for batch in batched(requests, self.settings.batch_size):
             for request, answer in zip(batch, generate(tokenizer, model, batch), strict=True):
                 keep(request, answer)
 

@@ -58,11 +58,10 @@ class Mixture:
 
 
 class _Capped:
-    """A register that refuses texts which would name a class more than ``cap`` times."""
+    """A register that refuses texts which would name a class more than ``cap`` times, and counts what they name."""
 
-    def __init__(self, register: Register, labels: LabelSet, cap: int) -> None:
-        self.register, self.labels, self.cap = register, labels, cap
-        self.mentions: Counter[str] = Counter()
+    def __init__(self, register: Register, labels: LabelSet, cap: int, mentions: Counter[str]) -> None:
+        self.register, self.labels, self.cap, self.mentions = register, labels, cap, mentions
 
     def admit(self, text: str) -> bool:
         found = self.labels.labels(text)
@@ -90,10 +89,10 @@ def compose(
     Raises:
         UserError: so many distinct captions cannot be made, or the cap does not allow them.
     """
-    if balance.cap is not None:
-        registers = _capped(registers, labels, balance.cap)
     entries: list[Entry] = []
     given, mentions = Counter[str](), Counter[str]()
+    if balance.cap is not None:
+        registers = {name: _Capped(found, labels, balance.cap, mentions) for name, found in registers.items()}
     for number, order in enumerate(_rounds(labels, balance, mentions, rng)):
         slots = [Slot(given.total() + index, name) for index, name in enumerate(order)]
         shares = _share(slots, balance, given, free=balance.floor is not None and number >= balance.floor)
@@ -101,16 +100,6 @@ def compose(
         if len(entries) >= balance.total:
             break
     return Mixture(tuple(entries[: balance.total]))
-
-
-def _capped(registers: Mapping[str, Register], labels: LabelSet, cap: int) -> dict[str, Register]:
-    """One count of mentions for all registers."""
-    shared: Counter[str] = Counter()
-    capped: dict[str, Register] = {}
-    for name, register in registers.items():
-        capped[name] = guarded = _Capped(register, labels, cap)
-        guarded.mentions = shared
-    return capped
 
 
 def _rounds(
@@ -149,23 +138,18 @@ def _fill(
     sources: Mapping[str, Source],
     registers: Mapping[str, Register],
     cap: int | None,
-    mentions: Counter[str],
+    mentions: Mapping[str, int],
 ) -> list[Entry]:
     """The captions of a round in the order of its slots; a slot whose class has reached the cap meanwhile has none."""
     served: dict[int, Entry] = {}
-
-    def take(slot: Slot, entry: Entry) -> None:
-        served[slot.number] = entry
-        mentions.update(entry.caption.labels)
-
     for name in dict.fromkeys(name for name, _ in shares):
         mine = [slot for owner, slot in shares if owner == name]
         for slot, caption in zip(mine, sources[name].serve(mine, registers[name]), strict=True):
             if caption is not None:
-                take(slot, Entry(caption))
+                served[slot.number] = Entry(caption)
         for slot in mine:
-            if slot.number not in served and (cap is None or slot.lead is None or mentions[slot.lead] < cap):
-                take(slot, _stand_in(name, slot, sources["template"], registers["template"]))
+            if slot.number not in served and (cap is None or slot.lead is None or mentions.get(slot.lead, 0) < cap):
+                served[slot.number] = _stand_in(name, slot, sources["template"], registers["template"])
     return [served[slot.number] for _, slot in shares if slot.number in served]
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 from t2ipal.captions.answers import Answer, Request
 from t2ipal.errors import UserError
+from t2ipal.hub import first_line
 from t2ipal.settings import LlmSettings
 
 # The pauses of the openai library, which waits so before it repeats a request that failed.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
+# Characters of a server's own words that are passed on.
+SAID = 200
 
 Keep = Callable[[Request, Answer], None]
 
@@ -116,9 +119,9 @@ class Server:
                 f"raise captions.llm.timeout or lower captions.llm.concurrency"
             )
         if not isinstance(error, openai.APIStatusError):
-            cause = _first_line(error.__cause__ or error)
+            cause = first_line(error.__cause__ or error)[:SAID]
             return f"cannot be reached ({cause}; {self._tries}); start the server or mend the address"
-        said = f"{error.status_code}: {_first_line(error)}"
+        said = f"{error.status_code}: {first_line(error)[:SAID]}"
         if error.status_code in (401, 403):
             return f"refuses the API key ({said}); put the right one into environment variable {settings.key_variable}"
         if error.status_code == 404:
@@ -128,10 +131,6 @@ class Server:
         if error.status_code >= 500:
             return f"fails ({said}; {self._tries}); look into the server's log"
         return f"refuses the request ({said}); mend the settings in captions.llm"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")[:200]
 
 
 def _read(reply: Any) -> Answer | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,13 @@ def registers() -> dict[str, Register]:
 
 
 def _balance(settings: StageSettings) -> Balance:
-    used: list[str] = sorted(settings.used)
-    counts = {str(name): count for name, count in settings.counts.items()}
-    weights = {str(name): weight for name, weight in settings.sources.items()}
-    limits = {name: counts[name] for name in used if name in counts}
-    weights = {name: float(limits.get(name, weights.get(name, 0.0))) for name in used}
+    weights = dict(sorted(settings.shares.items()))
+    limits = {name: int(count) for name, count in weights.items()} if settings.counts else {}
     return Balance(settings.total, weights, limits, settings.floor, settings.cap)
 
 
-def _row(caption: Caption, tokens: int, context: int) -> dict[str, Any]:
+def row(caption: Caption, tokens: int, context: int) -> dict[str, Any]:
+    """A caption as a row of ``captions.parquet``, by ``SCHEMA``."""
     return {
         "caption_id": caption.caption_id,
         "text": caption.text,
@@ -121,11 +119,10 @@ def _label_set(settings: StageSettings) -> LabelSet:
     return CheckedLabelSet.of(labels, settings.tagger)
 
 
-def _warn(rows: Sequence[dict[str, Any]], tokenizer: str, context: int) -> None:
-    cut = sum(row["truncated"] for row in rows)
+def _warn(cut: int, count: int, tokenizer: str, context: int) -> None:
     if cut:
         print(
-            f"t2ipal captions: warning: {cut} of {len(rows)} captions have more than the {context} tokens that "
+            f"t2ipal captions: warning: {cut} of {count} captions have more than the {context} tokens that "
             f"{tokenizer} reads; their ends are lost on it",
             file=sys.stderr,
         )
@@ -152,12 +149,13 @@ def write_captions(
     chosen = sources(labels, parsed, rng)
     mixture = compose(labels, _balance(parsed), chosen, registers(), rng)
     tokens = counter.count([caption.text for caption in mixture.captions])
-    rows = [_row(caption, count, counter.context) for caption, count in zip(mixture.captions, tokens, strict=True)]
-    _warn(rows, parsed.tokenizer, counter.context)
+    rows = [row(caption, count, counter.context) for caption, count in zip(mixture.captions, tokens, strict=True)]
+    truncated = sum(found["truncated"] for found in rows)
+    _warn(truncated, len(rows), parsed.tokenizer, counter.context)
     facts = {name: source.facts() for name, source in chosen.items()}
     document = {
         **manifest(mixture, labels.names, facts),
-        "tokens": {"most": max(tokens), "context": counter.context, "truncated": sum(r["truncated"] for r in rows)},
+        "tokens": {"most": max(tokens), "context": counter.context, "truncated": truncated},
         "settings": dict(settings),
     }
     metadata = {b"t2ipal": canonical_json({"settings": dict(settings)}).encode()}

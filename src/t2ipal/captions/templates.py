@@ -102,7 +102,7 @@ class TemplateSource:
         return {"redrawn": self.redrawn}
 
     def _new(self, slot: Slot, taken: Register) -> Caption | None:
-        lead = slot.lead or self.labels.names[self.rng.integers(len(self.labels.names))]
+        lead = slot.leading(self.labels.names, self.rng)
         for _ in range(ATTEMPTS):
             caption = self._draw(lead)
             if lead in caption.labels and taken.admit(caption.text):
@@ -159,7 +159,7 @@ class PromptSource:
         return {"left": sum(len(captions) for captions in self._left.values())}
 
     def _next(self, slot: Slot, taken: Register) -> Caption | None:
-        lead = slot.lead or self.labels.names[self._rng.integers(len(self.labels.names))]
+        lead = slot.leading(self.labels.names, self._rng)
         left = self._left[lead]
         while left:
             caption = left.pop(0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2ipal.errors import UserError
+from t2ipal.hub import first_line
 from t2ipal.identity import local_directory
 from t2ipal.io import read_json
 
@@ -40,8 +41,7 @@ class TokenCounter:
                 raise ValueError("open_clip has no model of that name")
             found: Any = open_clip.get_tokenizer(reference)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"captions.tokenizer '{reference}' cannot be loaded: {reason}") from None
+            raise UserError(f"captions.tokenizer '{reference}' cannot be loaded: {first_line(error)}") from None
         if hasattr(found, "encode"):
             return cls(lambda text: [found.sot_token_id, *found.encode(text), found.eot_token_id], found.context_length)
         return cls(lambda text: found.tokenizer(found.clean_fn(text))["input_ids"], found.context_length)

@@ -14,8 +14,9 @@ from t2ipal import benchmarks
 from t2ipal.features import store
 from t2ipal.features.backbone import Backbone, load
 from t2ipal.progress import Progress
+from t2ipal.sequences import batched
 from t2ipal.settings import BenchmarkSettings
-from t2ipal.shards import batched, check, samples
+from t2ipal.shards import check, samples
 
 Item = tuple[str, list[str], list[str], Image.Image]
 

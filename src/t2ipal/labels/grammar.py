@@ -16,6 +16,7 @@ from t2ipal.errors import UserError
 from t2ipal.labels.label_set import LabelSet
 from t2ipal.labels.miner import Match
 from t2ipal.labels.tokens import normalise
+from t2ipal.sequences import batched
 
 # Nouns, names ("TV"), and pronouns ("someone"), in the universal part-of-speech tags.
 NOUNS = frozenset({"NOUN", "PROPN", "PRON"})
@@ -107,13 +108,8 @@ def mine(labels: LabelSet, texts: Iterable[str], tagger: Tagger) -> Iterator[tup
 
 
 def _tagged(texts: Iterable[str], tagger: Tagger) -> Iterator[tuple[str, Document]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _TEXTS_AT_ONCE:
-            yield from zip(batch, tagger.pipe(batch, batch_size=_TEXTS_AT_ONCE), strict=True)
-            batch = []
-    yield from zip(batch, tagger.pipe(batch, batch_size=_TEXTS_AT_ONCE), strict=True)
+    for batch in batched(texts, _TEXTS_AT_ONCE):
+        yield from zip(batch, tagger.pipe(batch, batch_size=_TEXTS_AT_ONCE), strict=True)
 
 
 def _is_noun(match: Match, document: Document) -> bool:

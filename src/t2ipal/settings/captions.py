@@ -116,7 +116,12 @@ class CaptionSettings(Strict):
         return self
 
     @property
-    def used(self) -> tuple[SourceName, ...]:
+    def shares(self) -> dict[str, float]:
+        """How much each source in use gives: its count where counts are set, else its weight."""
+        chosen = self.counts or self.sources
+        return {str(name): float(share) for name, share in chosen.items() if share}
+
+    @property
+    def used(self) -> tuple[str, ...]:
         """The sources that captions come from."""
-        chosen = {name: count for name, count in self.counts.items() if count} if self.counts else self.sources
-        return tuple(chosen)
+        return tuple(self.shares)

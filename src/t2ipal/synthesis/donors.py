@@ -11,7 +11,7 @@ from t2ipal.synthesis.notices import say
 from t2ipal.synthesis.plan import Shard
 
 
-def _manifest(shard: Path) -> dict[str, Any]:
+def manifest(shard: Path) -> dict[str, Any]:
     """The manifest beside a shard; empty if it is missing or damaged."""
     try:
         found = read_json(shard.with_suffix(".json"))
@@ -25,10 +25,10 @@ def finished(shard: Path, settings_digest: str, count: int) -> bool:
 
     A shard whose bytes are not is announced.
     """
-    manifest = _manifest(shard)
-    if not shard.is_file() or (manifest.get("settings_digest"), manifest.get("count")) != (settings_digest, count):
+    facts = manifest(shard)
+    if not shard.is_file() or (facts.get("settings_digest"), facts.get("count")) != (settings_digest, count):
         return False
-    if manifest.get("sha256") == file_sha256(shard):
+    if facts.get("sha256") == file_sha256(shard):
         return True
     say(f"{shard} is damaged: its sha256 is not that of its manifest; drawing it again")
     return False

@@ -17,6 +17,7 @@ from t2ipal.devices import describe
 from t2ipal.errors import UnfinishedError
 from t2ipal.io import digest
 from t2ipal.progress import Progress
+from t2ipal.sequences import batched
 from t2ipal.synthesis import generator
 from t2ipal.synthesis.donors import donors, finished
 from t2ipal.synthesis.encoding import Encoded
@@ -160,7 +161,7 @@ def _draw_samples(
     job: Job, artist: Artist, samples: Sequence[Sample], writer: ShardWriter, stop: threading.Event
 ) -> None:
     settings, resumed, size = job.settings, len(writer.records), job.settings["batch_size"]
-    batches = [samples[first : first + size] for first in range(resumed, len(samples), size)]
+    batches = batched(samples[resumed:], size)
     with Progress(f"shard {job.shard.name}", len(samples), "images", resumed) as progress:
 
         def write(batch: Sequence[Sample], images: Sequence[Encoded]) -> None:

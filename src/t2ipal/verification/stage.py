@@ -16,7 +16,8 @@ from t2ipal.features import backbone as backbones
 from t2ipal.features.backbone import Backbone
 from t2ipal.labels import LabelSet
 from t2ipal.progress import Progress
-from t2ipal.shards import Sample, batched, check, samples
+from t2ipal.sequences import batched
+from t2ipal.shards import Sample, check, samples
 from t2ipal.verification import store
 from t2ipal.verification.scores import class_scores
 
