@@ -47,6 +47,12 @@ def atomic_path(final: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def sweep(final: Path) -> None:
+    """Remove what killed writers of ``final`` left beside it. For those only who know that nobody is writing it."""
+    for partial in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
+        partial.unlink(missing_ok=True)
+
+
 def write_text(final: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(final) as partial:

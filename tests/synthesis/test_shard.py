@@ -254,3 +254,15 @@ def test_a_directory_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*shard\.tar\.part: Not a directory"):
         opened(tmp_path / "file" / "below" / "shard.tar")
+
+
+def test_what_a_killed_writer_of_small_files_left_is_swept(tmp_path: Path, undisturbed: bytes) -> None:
+    output = tmp_path / "shard.tar"
+    left = [tmp_path / f".shard.{end}.4711.part" for end in ("tar.part.json", "json")]
+    other = tmp_path / ".shard2.json.4711.part"
+    for path in (*left, other):
+        path.write_text("{")
+    complete(output)
+    assert not any(path.exists() for path in left)
+    assert other.exists()
+    assert output.read_bytes() == undisturbed

@@ -22,6 +22,7 @@ from t2ipal.io import file_sha256
 from t2ipal.synthesis import generator
 from t2ipal.synthesis.generator import Generator
 from t2ipal.synthesis.plan import Shard, shards
+from t2ipal.synthesis.shard import label_of
 from t2ipal.synthesis.stage import Job, draw, stop_requests
 
 Settings = dict[str, Any]
@@ -293,8 +294,11 @@ def test_several_shards_are_drawn_from_one_loading_of_the_model_and_finished_one
     assert tap.images == 2 * 11 - 6
     assert jobs[0].output.stat().st_mtime_ns == kept
     assert records(jobs[0].output)[0]["seed"] != records(jobs[2].output)[0]["seed"]
+    label = label_of(jobs[0].output)
+    label.write_text("{}")
     draw(jobs, "cpu")
     assert len(loads) == 2
+    assert not label.exists()
 
 
 def test_more_captions_draw_only_what_is_new(

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from t2ipal.errors import UserError
-from t2ipal.io import canonical_json, publish, read_json, write_json
+from t2ipal.io import canonical_json, publish, read_json, sweep, write_json
 from t2ipal.synthesis.archive import Member, member, read_members, trailer
 from t2ipal.synthesis.encoding import Encoded
 from t2ipal.synthesis.notices import say
@@ -103,6 +103,11 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def label_of(output: Path) -> Path:
+    """The file that says what the work beside ``output`` is part of. A finished shard needs none."""
+    return output.with_name(f"{output.name}.part.json")
+
+
 class ShardWriter:
     """Writes the samples of one shard in order. Holds a lock on the work file until it is closed."""
 
@@ -123,12 +128,14 @@ class ShardWriter:
         """
         self.output, self.samples, self.recipe, self.batch_size = output, samples, recipe, batch_size
         self.part = output.with_name(f"{output.name}.part")
-        self.label = output.with_name(f"{output.name}.part.json")
+        self.label = label_of(output)
         self.manifest = output.with_suffix(".json")
         self.records: list[Record] = []
         with writing(self.part):
             output.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self._open()
+            for path in (self.label, self.manifest):
+                sweep(path)
             self._resume(donors)
 
     def __enter__(self) -> Self:

@@ -26,7 +26,7 @@ from t2ipal.synthesis.generator import Generator
 from t2ipal.synthesis.notices import say
 from t2ipal.synthesis.pipeline import draw_batches
 from t2ipal.synthesis.plan import Sample, Shard
-from t2ipal.synthesis.shard import Recipe, Record, ShardWriter
+from t2ipal.synthesis.shard import Recipe, Record, ShardWriter, label_of
 from t2ipal.synthesis.sources import read_captions
 
 
@@ -125,6 +125,7 @@ def draw(jobs: Sequence[Job], device: str) -> None:
         for job in jobs:
             if finished(job.output, job.recipe.settings_digest, job.shard.count):
                 say(f"{job.output.name} is finished: kept")
+                label_of(job.output).unlink(missing_ok=True)  # of a job that was killed when all but this was done
             else:
                 _draw_shard(job, artist, stop)
 
