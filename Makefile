@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := eval
-.PHONY: setup eval test fast lint clean
+.PHONY: setup eval test debian fast lint clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,11 +30,21 @@ $(MODELS): $(STAMP) envs/test-models.txt
 	touch $@
 
 eval: setup
-	$(RUN) snakemake --cores $(CORES) eval_all
+	$(RUN) snakemake --cores $(CORES) $(ARGS) eval_all
 
-# The workflow's tests wait for processes more than they compute: they run beside all others, and are shown after them.
-test: setup lint $(MODELS)
-	$(RUN); python -m pytest tests/workflow > $(VENV)/workflow-tests.log 2>&1 & workflow=$$!; \
+# A real SLURM for tests/slurm, a browser for the report's tests. Where they cannot be installed those tests are
+# skipped, and say so.
+DEBIAN := slurmctld slurmd slurm-client munge chromium
+debian:
+	@if ! { command -v slurmctld && command -v slurmd && command -v munged && command -v chromium; } > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  export DEBIAN_FRONTEND=noninteractive; install="timeout 300 apt-get install -y -qq --no-install-recommends $(DEBIAN)"; \
+	  { $$install || { timeout 120 apt-get update -qq && $$install; }; } > /dev/null 2>&1 || \
+	  echo "make: $(DEBIAN) could not be installed: tests of SLURM or of the report in a browser are skipped"; fi
+
+# The workflow's tests, half of the time, run beside all others and are shown after them. With one thread each: threads
+# that wait for one another, on cores that are taken, took the tests half as long again.
+test: setup lint debian $(MODELS)
+	$(RUN); export OMP_NUM_THREADS=1; python -m pytest tests/workflow > $(VENV)/workflow-tests.log 2>&1 & workflow=$$!; \
 	others=0; python -m pytest --ignore=tests/workflow || others=$$?; \
 	status=0; wait $$workflow || status=$$?; \
 	cat $(VENV)/workflow-tests.log; exit $$(( others || status ))

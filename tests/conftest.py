@@ -1,13 +1,18 @@
-"""A finished run of two seeds, made by hand at the places that the layout names."""
+"""A finished run of two seeds, made by hand at the places that the layout names; and a model hub on the loopback."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import subprocess
+import sys
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ from PIL import Image
 
 from t2ipal import benchmarks
 from t2ipal.config import Config, parse
+from t2ipal.evaluation import scores
 from t2ipal.experiments import Entry, experiments
 from t2ipal.features import store
 from t2ipal.io import file_sha256, write_json
@@ -166,6 +172,26 @@ def run(make_run: Callable[..., Run]) -> Run:
 
 
 @pytest.fixture
+def write_scores() -> Callable[..., Path]:
+    """Writes ``scores.parquet`` of images image-0, image-1, ..."""
+
+    def write(
+        path: Path,
+        targets: Any,
+        values: Any,
+        names: Sequence[str] = ("cat", "dog"),
+        keys: Sequence[str] | None = None,
+    ) -> Path:
+        given = [f"image-{row}" for row in range(len(targets))] if keys is None else list(keys)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"labels": list(names), "protocol": "p"}
+        scores.write(path, given, np.asarray(targets), np.asarray(values, np.float32), metadata)
+        return path
+
+    return write
+
+
+@pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts a file system of so many KiB."""
     mounted: list[Path] = []
@@ -182,3 +208,134 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield mount
     for disk in mounted:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+class Hub:
+    """Answers as huggingface.co does: files of models, large ones elsewhere; lists of them; reasons for refusals.
+
+    ``models`` has the directory of each id. ``gated`` are the ids whose terms were not accepted, ``failing`` the
+    ends of paths that are answered with 500, ``cut`` those whose files break off in the middle.
+    """
+
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+    def __init__(self) -> None:
+        self.models: dict[str, Path] = {}
+        self.gated: set[str] = set()
+        self.failing: tuple[str, ...] = ()
+        self.cut: tuple[str, ...] = ()
+        self.requests: list[tuple[str, str]] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                hub._answer(self)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *arguments: Any) -> None:
+                """Nothing: the test's output is for the test."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.base = f"http://127.0.0.1:{self.server.server_port}"
+
+    def fetched(self, model: str) -> set[str]:
+        """The files of a model that were asked for with GET, whether or not they exist."""
+        found = (path.partition("/resolve/") for method, path in self.requests if method == "GET")
+        return {file.partition("/")[2] for name, _, file in found if name == f"/{model}" and file}
+
+    def run(self, script: str, cache: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Python code in a new process for which this is the hub and ``cache`` what was downloaded before."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        kept |= {"HF_ENDPOINT": self.base, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
+        command = [sys.executable, "-c", script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env={**kept, **environment}, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        self.requests.append((handler.command, path))
+        parts = path.strip("/").split("/")
+        if path.endswith(self.failing) and self.failing:
+            _reply(handler, 500, {})
+        elif parts[0] == "large":
+            found = next(file for root in self.models.values() for file in root.rglob("*") if _tag(file) == parts[1])
+            _reply(handler, 200, {}, found.read_bytes(), cut=path.endswith(self.cut) and bool(self.cut))
+        elif len(parts) > 4 and parts[2] == "resolve":
+            self._file(handler, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        elif parts[:2] == ["api", "models"] and len(parts) >= 4:
+            self._listing(handler, "/".join(parts[2:4]), parts[4:])
+        else:
+            _reply(handler, 404, {})
+
+    def _refused(self, handler: BaseHTTPRequestHandler, model: str, revision: str) -> bool:
+        if model in self.gated:
+            _reply(handler, 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model is restricted."})
+        elif model not in self.models:
+            _reply(handler, 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."})
+        elif revision not in ("main", self.COMMIT):
+            _reply(handler, 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+        else:
+            return False
+        return True
+
+    def _file(self, handler: BaseHTTPRequestHandler, model: str, revision: str, name: str) -> None:
+        if self._refused(handler, model, revision):
+            return
+        path = self.models[model] / name
+        if not path.is_file():
+            _reply(handler, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            return
+        headers = {"X-Repo-Commit": self.COMMIT, "ETag": f'"{_tag(path)}"'}
+        if path.suffix in (".safetensors", ".bin"):
+            linked = {"X-Linked-Size": str(path.stat().st_size), "X-Linked-ETag": f'"{_tag(path)}"'}
+            # Elsewhere: at another name of this machine, so that a client asks here for the commit and the size.
+            elsewhere = f"http://localhost:{self.server.server_port}/large/{_tag(path)}/{name}"
+            _reply(handler, 302, {**headers, **linked, "Location": elsewhere})
+        else:
+            _reply(handler, 200, headers, path.read_bytes())
+
+    def _listing(self, handler: BaseHTTPRequestHandler, model: str, rest: list[str]) -> None:
+        kind, revision = (*rest, "main")[:2] if rest else ("revision", "main")
+        if self._refused(handler, model, revision):
+            return
+        root = self.models[model]
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        names = [path.relative_to(root).as_posix() for path in files]
+        document: Any = {"id": model, "sha": self.COMMIT, "siblings": [{"rfilename": name} for name in names]}
+        if kind == "tree":
+            sizes = {name: (path.stat().st_size, _tag(path)) for name, path in zip(names, files, strict=True)}
+            document = [{"type": "file", "path": n, "size": size, "oid": oid} for n, (size, oid) in sizes.items()]
+        _reply(handler, 200, {"Content-Type": "application/json"}, json.dumps(document).encode())
+
+
+def _tag(path: Path) -> str:
+    return hashlib.sha256(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode()).hexdigest()[:40]
+
+
+def _reply(
+    handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes = b"", cut: bool = False
+) -> None:
+    handler.send_response(status)
+    for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.close_connection = True
+    if handler.command == "GET":
+        handler.wfile.write(body[: len(body) // 2] if cut else body)
+
+
+@pytest.fixture
+def loopback_hub() -> Iterator[Hub]:
+    """A model hub without models on a port of this machine."""
+    hub = Hub()
+    thread = threading.Thread(target=hub.server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+    thread.join()

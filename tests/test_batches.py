@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from t2ipal.batches import Batch, ShardBatch, batches, shard_batches
+from t2ipal.batches import Batch, ShardBatch, batches, part_batches, shard_batches
 from t2ipal.config import Config, changed, parse
 from t2ipal.experiments import experiments
-from t2ipal.layout import Unit, closure
 from t2ipal.methods import METHODS
+from t2ipal.units import Unit, closure
 
 
 def _config(**changes: Any) -> Config:
@@ -153,3 +153,28 @@ def test_a_job_is_given_the_captions_that_its_shards_need():
 def test_jobs_of_shards_have_names_of_their_own():
     names = [batch.name for batch in _shards(_config(), 2)]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("size", [2, 3, 50])
+def test_every_part_of_synthetic_features_is_in_one_batch_of_one_unit_and_replica(size: int):
+    config = _config(**{"captions.total": 50, "synthesis.shard_size": 10, "synthesis.batch_size": 10, "seeds": [0, 1]})
+    config = changed(config, {"synthesis.images_per_caption": 2})
+    found = part_batches({"summary": experiments(config)["summary"]}, size)
+    parts = [(batch.unit.run, piece) for batch in found for piece in batch.pieces]
+    units = [unit for unit in experiments(config)["summary"].units if unit.stage == "features"]
+    synthetic = [unit for unit in units if unit.settings["source"] == "synthetic"]
+    assert sorted(parts) == sorted({(unit.run, piece) for unit in synthetic for piece in unit.pieces})
+    assert len(parts) == 2 * 2 * 5
+    for batch in found:
+        assert len(batch.pieces) <= size
+        assert len({"-r1" in piece for piece in batch.pieces}) == 1
+        assert batch.synthesis.stage == "synthesis"
+
+
+def test_more_replicas_leave_the_batches_of_parts_that_there_are_alone():
+    config = _config(**{"captions.total": 50, "synthesis.shard_size": 10, "synthesis.batch_size": 10})
+    before, after = (
+        {batch.pieces for batch in part_batches(experiments(changed(config, {"synthesis.images_per_caption": n})), 3)}
+        for n in (1, 2)
+    )
+    assert before < after

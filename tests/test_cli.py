@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from t2ipal.config import Config
 from t2ipal.errors import UserError
 
 COMMANDS = [
+    "predict",
+    "export",
     "captions",
     "labels",
     "synthesis",
@@ -115,18 +118,24 @@ def test_config_show_completes_a_file_with_the_defaults(tmp_path: Path, capsys):
 
 def test_features_go_to_the_extractor_of_their_input(monkeypatch, tmp_path: Path):
     stage = pytest.importorskip("t2ipal.features.stage")
-    called: list[tuple[str, tuple[object, ...]]] = []
+    called: list[tuple[str, tuple[object, ...], dict[str, object]]] = []
     for name in ("extract_captions", "extract_shard", "extract_images"):
-        monkeypatch.setattr(stage, name, lambda *args, name=name: called.append((name, args)))
+        monkeypatch.setattr(stage, name, lambda *args, name=name, **more: called.append((name, args, more)))
     common = ["features", "--settings", '{"a":1}', "--part", "00012", "--output", "p.parquet", "--device", "cpu"]
-    for extra in ([], ["--captions", "c"], ["--shard-file", "s"]):
+    listed = ["--index", "i.parquet", "--missing", "0.1", "--workers", "3"]
+    for extra in ([], listed, ["--captions", "c"], ["--shard-file", "s"]):
         with pytest.raises(SystemExit):
             cli.main([*common, *extra])
     output = Path("p.parquet")
     assert called == [
-        ("extract_images", ({"a": 1}, 12, output, "cpu")),
-        ("extract_captions", ({"a": 1}, Path("c"), 12, output, "cpu")),
-        ("extract_shard", ({"a": 1}, Path("s"), output, "cpu")),
+        ("extract_images", ({"a": 1}, 12, output, "cpu"), {"index": None, "workers": None, "missing": 0.0}),
+        (
+            "extract_images",
+            ({"a": 1}, 12, output, "cpu"),
+            {"index": Path("i.parquet"), "workers": 3, "missing": 0.1},
+        ),
+        ("extract_captions", ({"a": 1}, Path("c"), 12, output, "cpu"), {}),
+        ("extract_shard", ({"a": 1}, Path("s"), output, "cpu"), {"workers": None}),
     ]
 
 
@@ -210,3 +219,20 @@ def test_labels_of_an_unknown_label_set_are_refused_in_one_sentence():
     shown = _run("labels", "voc2008")
     assert shown.returncode == 1
     assert "no label set 'voc2008'" in shown.stderr
+
+
+def test_the_shell_completes_commands_and_options():
+    for words, wanted in (("t2ipal sta", "status"), ("t2ipal status --exp", "--experiment")):
+        place = str(len(words.split()) - 1)
+        environment = {**os.environ, "_T2IPAL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": place}
+        code = "from t2ipal.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        assert wanted in done.stdout.split()
+
+
+def test_the_help_page_says_what_it_is_and_how_one_begins():
+    said = _run("--help").stdout
+    for words in ("without one labelled image", "snakemake --cores 4 eval_all", "t2ipal init", "--install-completion"):
+        assert words in said

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from t2ipal.config import Config, changed, load, parse
-from t2ipal.config_docs import render
+from t2ipal.config import Config, changed, load, members, parse
+from t2ipal.config_docs import render, render_page
 from t2ipal.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,3 +142,52 @@ def test_a_change_that_does_not_fit_is_one_sentence(key: str, value: object, nam
     with pytest.raises(UserError, match=named) as caught:
         changed(Config(), {key: value})
     assert "\n" not in str(caught.value)
+
+
+def _together(tmp_path: Path, **overlays: dict) -> Config:
+    for name, overlay in overlays.items():
+        (tmp_path / name).write_text(yaml.safe_dump(overlay))
+    return parse({"together": [str(tmp_path / name) for name in overlays], "training": {"epochs": 7, "batch_size": 9}})
+
+
+def test_benchmarks_of_one_run_are_its_overlays_over_it_section_by_section(tmp_path: Path):
+    config = _together(tmp_path, a={"training": {"epochs": 3}}, b={"benchmark": {"name": "voc2007"}})
+    first, second = members(config)
+    assert (first.training.epochs, first.training.batch_size, first.benchmark.name) == (3, 9, "openmoji")
+    assert (second.training.epochs, second.training.batch_size, second.benchmark.name) == (7, 9, "voc2007")
+    assert not first.together
+
+
+def test_a_run_of_one_benchmark_is_its_own_member():
+    assert members(Config()) == [Config()]
+
+
+@pytest.mark.parametrize("key", ["results", "together"])
+def test_an_overlay_of_several_cannot_lead_elsewhere(tmp_path: Path, key: str):
+    config = _together(tmp_path, a={key: "x"})
+    with pytest.raises(UserError, match=f"a cannot set '{key}'"):
+        members(config)
+
+
+def test_two_overlays_of_one_benchmark_are_refused(tmp_path: Path):
+    config = _together(tmp_path, a={}, b={"training": {"epochs": 3}})
+    with pytest.raises(UserError, match=r"b .*about benchmark 'openmoji', as another one is"):
+        members(config)
+
+
+def test_an_overlay_that_is_not_there_is_named():
+    with pytest.raises(UserError, match=r"cannot read config file nowhere\.yaml"):
+        members(parse({"together": ["nowhere.yaml"]}))
+
+
+def test_the_page_of_all_keys_is_the_rendered_one_to_the_byte():
+    # Written by: t2ipal config show --markdown > docs/config.md
+    assert (ROOT / "docs" / "config.md").read_text() == render_page(Config())
+
+
+def test_every_key_has_a_row_on_the_page():
+    page = render_page(Config())
+    for line in render(Config()).splitlines():
+        key, _, rest = line.strip().partition(":")
+        is_section = rest.lstrip().startswith("#")
+        assert not line or line.startswith("#") or is_section or f"{key}`" in page

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from t2ipal.config import Config, changed, parse
+from t2ipal.config import Config, changed, members, parse
 from t2ipal.errors import UserError
-from t2ipal.experiments import AXES, DATA_MODES, LABEL_MODES, Experiment, experiments, named
-from t2ipal.layout import Unit
+from t2ipal.experiments import AXES, DATA_MODES, LABEL_MODES, NAMES, Experiment, experiments, named
 from t2ipal.methods import ABLATIONS, METHODS
 from t2ipal.settings import StudySettings
+from t2ipal.units import Unit
 
 
 def _config(**changes) -> Config:
@@ -184,8 +187,28 @@ def test_one_experiment_is_found_by_its_name_and_an_unknown_one_is_refused():
             named(config, name)
 
 
-def test_names_can_be_files_and_targets():
-    assert all(name.replace("_", "").isalpha() and name.islower() for name in experiments(_config()))
+def test_names_can_be_files_and_targets_and_are_all_there():
+    assert list(experiments(_config())) == list(NAMES)
+    assert all(name.replace("_", "").isalpha() and name.islower() for name in NAMES)
+
+
+@pytest.mark.parametrize("name", ["few_shot", "partial_labels"])
+def test_a_study_of_real_images_is_refused_where_there_are_none(name: str, tmp_path: Path):
+    (tmp_path / "1.png").write_bytes(b"")
+    images = {"benchmark.name": "own", "benchmark.path": str(tmp_path), "methods": ["zero-shot"]}
+    with pytest.raises(UserError, match=rf"'{name}' learns from real images, and benchmark 'own' has no train images"):
+        named(_config(**images), name)
+
+
+def test_a_study_of_several_benchmarks_is_refused_with_the_key(tmp_path: Path):
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "a.yaml").write_text("benchmark: {test_images: 100}\n")
+    (tmp_path / "b.yaml").write_text(f"benchmark: {{name: own, path: {tmp_path}}}\n")
+    files = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    together = _config(together=files, methods=["zero-shot"])
+    assert named(together, "ablations").entries
+    with pytest.raises(UserError, match="'study_loss' is of one benchmark, and config key 'together' names several"):
+        named(together, "study_loss")
 
 
 def test_a_study_value_that_does_not_fit_is_refused_with_its_key():
@@ -239,3 +262,33 @@ def test_an_empty_study_is_its_references_alone():
     assert {entry.method for entry in found["study_alpha"].entries} == {"t2i-pal-prompts"}
     assert found["study_steps"].entries == ()
     assert found["study_steps"].units == []
+
+
+def _photos(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    return {"name": "own", "path": str(tmp_path / "photos")}
+
+
+def test_a_benchmark_without_real_training_images_has_no_rows_of_them(tmp_path: Path):
+    found = experiments(parse({"benchmark": _photos(tmp_path), "methods": ["zero-shot", "t2i-pal"]}))
+    assert not {"few_shot", "partial_labels"} & set(found)
+    assert all("train" not in METHODS[e.method].data for one in found.values() for e in one.entries)
+    assert {"t2i-pal", "comc"} <= {entry.method for entry in found["ablations"].entries}
+
+
+def test_an_oracle_that_is_asked_for_without_real_images_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="benchmark 'own' has no train images"):
+        experiments(parse({"benchmark": _photos(tmp_path), "methods": ["oracle"]}))
+
+
+def test_several_benchmarks_share_tables_and_have_no_studies(tmp_path: Path):
+    for name in ("voc2007", "coco2014"):
+        labels = name.removesuffix("2014")
+        (tmp_path / name).write_text(yaml.safe_dump({"benchmark": {"name": name, "labels": labels}}))
+    config = parse({"together": [str(tmp_path / "voc2007"), str(tmp_path / "coco2014")], "methods": ["zero-shot"]})
+    found = experiments(config)
+    assert set(found) == {"summary", "ablations", "backbones"}
+    assert [e.layout.config.benchmark.name for e in found["summary"].entries] == ["voc2007"] * 3 + ["coco2014"] * 3
+    first, second = members(config)
+    assert [e.layout.config for e in found["summary"].on(second.benchmark).entries] == [second] * 3 != [first] * 3

@@ -8,9 +8,12 @@ import pytest
 from t2ipal.config import Config, changed, parse
 from t2ipal.errors import UserError
 from t2ipal.experiments import experiments
+from t2ipal.identity import clip_identity
 from t2ipal.io import canonical_json
-from t2ipal.layout import Layout, Unit, closure
+from t2ipal.layout import Layout
 from t2ipal.methods import METHODS
+from t2ipal.splits import split_index
+from t2ipal.units import Unit, closure
 
 
 @pytest.fixture
@@ -278,6 +281,21 @@ def test_the_evaluated_clip_verifies_if_none_is_named(models):
     assert not Layout(other_weights).verification(0).settings["same_as_evaluated"]
 
 
+def test_a_file_of_weights_counts_by_its_content(models, tmp_path: Path):
+    file = tmp_path / "weights.safetensors"
+    chosen = {"backbone": "RN50", "pretrained": str(file)}
+
+    def fingerprints(content: bytes) -> list[str]:
+        file.write_bytes(content)
+        clip_identity.cache_clear()
+        layout = Layout(_config(models, features=chosen, verification=chosen))
+        return [unit.fingerprint for unit in (layout.features("test", 0), layout.verification(0), layout.synthesis(0))]
+
+    before, after, again = (fingerprints(content) for content in (b"one", b"two", b"one"))
+    assert before == again
+    assert [one == two for one, two in zip(before, after, strict=True)] == [False, False, True]
+
+
 def test_a_variant_has_units_of_its_own_and_shares_its_data(models):
     config = _config(models, variants={"own": {"method": "t2i-pal", "set": {"prompts.length": 2}}}, methods=["own"])
     layout = Layout(config)
@@ -420,3 +438,61 @@ def test_a_language_model_is_known_by_its_file_or_by_its_name_at_a_server(models
     server = {"model": "m", "url": "http://localhost:1/v1"}
     assert run(**server) != run(**{**server, "model": "n"})
     assert run(**server) == run(**{**server, "url": "http://localhost:2/v1"}) != run(model="m")
+
+
+def _voc(models: dict, **benchmark: Any) -> Config:
+    return _config(models, benchmark={"name": "voc2007", **benchmark}, methods=["zero-shot", "t2i-pal", "oracle"])
+
+
+def test_images_that_are_downloaded_need_the_manifests_of_their_archives(models):
+    layout = Layout(_voc(models, downloads="d"))
+    assert layout.index("test").needs == ("d/voc2007-test.json",)
+    assert layout.index("train").needs == ("d/voc2007-trainval.json",)
+    assert layout.features("test", 0).upstream == (layout.index("test"),)
+
+
+def test_images_in_place_need_no_download_and_are_known_by_their_list(models, tmp_path: Path):
+    lists = tmp_path / "VOC2007" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("000001\n")
+    before = Layout(_voc(models, path=str(tmp_path))).index("test")
+    assert before.needs == ()
+    (lists / "test.txt").write_text("000002\n")
+    split_index.cache_clear()
+    assert Layout(_voc(models, path=str(tmp_path))).index("test").run != before.run
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"difficult": "ignored"}, {"index", "features", "training", "evaluation"}),
+        ({"test_images": 100}, {"index", "features", "evaluation"}),
+        ({"missing": 0.1}, {"evaluation"}),
+        ({"mirrors": ["http://a/"]}, set()),
+    ],
+)
+def test_a_changed_key_of_a_benchmark_of_files_changes_what_depends_on_it(models, change, stages):
+    assert _changed_stages(_voc(models), _voc(models, **change)) == stages
+
+
+def test_how_many_images_may_be_missing_is_told_to_jobs_and_no_part_of_the_features(models):
+    layout = Layout(_voc(models, missing=0.25))
+    for unit in (layout.index("test"), layout.features("test", 0)):
+        assert unit.operation["missing"] == 0.25 and "missing" not in str(unit.settings)
+
+
+def test_a_corpus_that_is_downloaded_is_known_by_its_archive(models):
+    captions = {
+        "sources": {"corpus": 1.0, "template": 0},
+        "corpus": {"files": ["d/coco/annotations/captions_train2014.json"], "format": "coco"},
+    }
+    unit = Layout(_config(models, benchmark={"downloads": "d"}, captions=captions)).captions(0)
+    assert unit.needs == ("d/coco2014-annotations.json",)
+    assert unit.settings["sources"] == {"corpus": 1.0}
+
+
+def test_keys_that_came_later_leave_old_fingerprints_where_they_say_nothing(models):
+    settings = Layout(_config(models)).features("test", 0).settings
+    assert "input_size" not in settings and "resize" not in settings
+    wider = _config(models, features={"input_size": 336})
+    assert Layout(wider).features("test", 0).settings["input_size"] == 336

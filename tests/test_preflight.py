@@ -9,10 +9,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from t2ipal import preflight
-from t2ipal.config import parse
+from t2ipal.config import changed, load, members, parse
 from t2ipal.errors import UserError
 from t2ipal.preflight import check_captions
 from t2ipal.settings import CaptionSettings
+
+CONFIGS = Path(__file__).resolve().parents[1] / "config"
 
 
 @pytest.fixture
@@ -30,7 +32,11 @@ def _check(model: Path) -> None:
 
 def test_a_verifier_that_is_damaged_is_named_by_its_key(model: Path, tmp_path: Path):
     _cut(model / "weights.safetensors")
-    models = {"features": {"backbone": "RN50"}, "synthesis": {"model": "hub/model"}, "results": str(tmp_path / "r")}
+    models = {
+        "features": {"backbone": "hf-hub:some/clip"},
+        "synthesis": {"model": "hub/model"},
+        "results": str(tmp_path / "r"),
+    }
     preflight.check(parse(models))
     with pytest.raises(UserError, match=r"weights\.safetensors.*verification\.backbone.*damaged"):
         preflight.check(parse({**models, "verification": {"backbone": f"local-dir:{model}"}}))
@@ -85,6 +91,81 @@ def test_a_missing_file_is_named(model: Path, gone: str, named: str):
     (model / gone).unlink()
     with pytest.raises(UserError, match=named):
         _check(model)
+
+
+REFUSED = {
+    "unknown name": (
+        {"features.backbone": "RN5O", "features.pretrained": "openai"},
+        r"backbone: open_clip .* 'RN5O'; set RN50",
+    ),
+    "hub id without scheme": ({"features.backbone": "laion/clip"}, r"or for a model of the hub hf-hub:laion/clip$"),
+    "no weights": ({"features.backbone": "ViT-B-32"}, r"features\.pretrained is missing: .*laion2b_s34b_b79k"),
+    "unknown tag": (
+        {"features.backbone": "RN101", "features.pretrained": "laion"},
+        r"no checkpoint 'laion'; there are",
+    ),
+    "no file": ({"features.backbone": "RN50", "features.pretrained": "my/w.pt"}, r"there is no file 'my/w\.pt'"),
+    "another activation": (
+        {"features.backbone": "RN50", "features.pretrained": "openai"},
+        r"'openai' was trained with QuickGELU, .*; set features\.backbone to 'RN50-quickgelu'$",
+    ),
+    "verified without its activation": (
+        {"verification.backbone": "ViT-B/32-quickgelu", "verification.pretrained": "laion2b_s34b_b79k"},
+        r"trained without QuickGELU.*; set verification\.backbone to 'ViT-B-32'$",
+    ),
+    "another kind of text tower": (
+        {"features.backbone": "ViT-B-16-SigLIP", "features.pretrained": "webli"},
+        r"'ViT-B-16-SigLIP' cannot be used, because its text tower has no causal mask",
+    ),
+    "a size between positions": (
+        {"features.input_size": 100},
+        r"features\.input_size: 100 is no multiple of 32.*96 or 128",
+    ),
+    "one of those compared": (
+        {"backbones": [{"backbone": name, "pretrained": "openai"} for name in ("RN50-quickgelu", "RN50")]},
+        r"backbones\[1\]\.pretrained: .*; set backbones\[1\]\.backbone to 'RN50-quickgelu'",
+    ),
+    "a size of one of those compared": (
+        {"backbones": [{"backbone": "ViT-L-14-quickgelu", "pretrained": "openai"}], "features.input_size": 96},
+        r"features\.input_size: 96 is no multiple of 14.*84 or 98",
+    ),
+    "a checkpoint beside a model of the hub": (
+        {"features.backbone": "hf-hub:some/clip", "features.pretrained": "openai"},
+        r"features\.pretrained is for a model's name.*leave it out",
+    ),
+    "a tokenizer": ({"captions.tokenizer": "RN-50"}, r"captions\.tokenizer: open_clip has no model 'RN-50'; set RN50"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_clip_that_cannot_be_used_is_told_before_the_first_job(case: str, tmp_path: Path):
+    changes, sentence = REFUSED[case]
+    with pytest.raises(UserError, match=sentence) as caught:
+        preflight.check(changed(parse({"results": str(tmp_path / "r")}), changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_clips_that_can_be_used_pass(tmp_path: Path):
+    file = tmp_path / "weights.safetensors"
+    file.touch()
+    for backbone, pretrained, size in (
+        ("RN50-quickgelu", "openai", 448),
+        ("ViT-B/16-quickgelu", "openai", 336),
+        ("ViT-B-32", "LAION2B-s34B-b79K", None),
+        ("ViT-B-32", str(file), None),
+        ("hf-hub:some/clip", None, 224),
+    ):
+        chosen = {"features.backbone": backbone, "features.pretrained": pretrained, "features.input_size": size}
+        preflight.check_backbones(changed(parse({}), chosen))
+    preflight.check_tokenizer("ViT-B/32")
+    preflight.check_tokenizer("hf-hub:some/clip")
+
+
+@pytest.mark.parametrize("overlay", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_every_shipped_configuration_names_clips_that_can_be_used(overlay: str):
+    for member in members(load(CONFIGS / overlay)):
+        preflight.check_backbones(member)
+        preflight.check_tokenizer(member.captions.tokenizer)
 
 
 def test_a_class_without_a_drawing_is_named(tmp_path: Path):

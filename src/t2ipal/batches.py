@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from t2ipal.experiments import Experiment
 from t2ipal.io import canonical_json
-from t2ipal.layout import Unit
 from t2ipal.sequences import batched
 from t2ipal.synthesis.plan import Shard
+from t2ipal.units import Unit
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Batch:
         return tuple({(above.run, above.pieces): above for above in needed if above.run not in own}.values())
 
 
+def images(shards: Iterable[tuple[Unit, str]]) -> int:
+    """How many images shards have: units of synthesis, and names of their shards."""
+    return sum(Shard.of(piece, unit.settings["shard_size"]).count for unit, piece in shards)
+
+
 @dataclass(frozen=True)
 class ShardBatch:
     """Shards that one job draws from one loading of the generator: units of synthesis, and names of their shards."""
@@ -45,6 +50,11 @@ class ShardBatch:
         """For its log: the experiment, and the first of its shards."""
         unit, piece = self.shards[0]
         return f"{self.experiment}-{unit.run}-{piece}"
+
+    @property
+    def images(self) -> int:
+        """How many it draws."""
+        return images(self.shards)
 
     @property
     def captions(self) -> tuple[Unit, ...]:
@@ -72,6 +82,40 @@ def batches(found: Mapping[str, Experiment], size: int) -> list[Batch]:
         Batch(stage, name, tuple(units))
         for (stage, name, _), members in groups.items()
         for units in batched(members, size)
+    ]
+
+
+@dataclass(frozen=True)
+class PartBatch:
+    """Parts of one unit of features of synthetic images, that one job makes from one loading of the CLIP."""
+
+    unit: Unit
+    pieces: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """For its log: the unit, and the first of its parts."""
+        return f"{self.unit.run}/parts-{self.pieces[0]}"
+
+    @property
+    def synthesis(self) -> Unit:
+        """The images: parts and shards share names."""
+        return self.unit.upstream[0]
+
+
+def part_batches(found: Mapping[str, Experiment], size: int) -> list[PartBatch]:
+    """The parts of all features of synthetic images in batches of at most ``size``, of one replica each."""
+    groups: dict[tuple[str, int], dict[str, Unit]] = {}
+    for unit in (unit for experiment in found.values() for unit in experiment.units):
+        if unit.stage == "features" and unit.settings["source"] == "synthetic":
+            shard_size = unit.upstream[0].settings["shard_size"]
+            for piece in unit.pieces:
+                replica = Shard.of(piece, shard_size).replica
+                groups.setdefault((unit.run, replica), {}).setdefault(piece, unit)
+    return [
+        PartBatch(next(iter(members.values())), tuple(pieces))
+        for members in groups.values()
+        for pieces in batched(list(members), size)
     ]
 
 

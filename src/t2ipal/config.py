@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ class Config(Strict):
     """Everything a run depends on."""
 
     results: str = Field("results", min_length=1, description="Directory that receives every artefact.")
+    scratch: str | None = Field(
+        None, description="Directory of each node's own, as $TMPDIR, for images being drawn; none: in results."
+    )
     methods: tuple[str, ...] = Field(EVAL, min_length=1, description="Rows of the results table (docs/method.md).")
     variants: dict[str, VariantSettings] = Field(
         {}, description="Rows of one's own, by name: {method: t2i-pal, set: {prompts.length: 16}}."
@@ -47,6 +50,9 @@ class Config(Strict):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds; each one is a row of results.")
     redraw_per_seed: bool = Field(
         True, description="Draw captions and images anew for every seed; false shares the first seed's among all."
+    )
+    together: tuple[str, ...] = Field(
+        (), description="Evaluate several benchmarks in one table: overlay files, each one merged over this one."
     )
     benchmark: BenchmarkSettings = Field(BenchmarkSettings(), description="Benchmark.")
     captions: CaptionSettings = Field(CaptionSettings(), description="Captions.")
@@ -160,12 +166,61 @@ def parse(values: dict[str, Any]) -> Config:
         raise UserError(_sentence(error)) from None
 
 
+def merged(values: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with those of ``overlay`` over them, section by section, as Snakemake merges configuration files."""
+    found = dict(values)
+    for key, value in overlay.items():
+        below = found.get(key)
+        found[key] = merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return found
+
+
+def members(config: Config) -> list[Config]:
+    """The configurations of a run, one per benchmark: those of ``together``, or the configuration itself.
+
+    Raises:
+        UserError: a file of ``together`` is missing or does not fit, names ``results`` or ``together`` itself, or is
+            about the same benchmark as another one.
+    """
+    if not config.together:
+        return [config]
+    base, found = config.model_dump(mode="json", exclude={"together"}), []
+    for name in config.together:
+        overlay = _mapping(Path(name))
+        for key in ("results", "together"):
+            if key in overlay:
+                raise UserError(f"config file {name} cannot set '{key}' where it is named by config key 'together'")
+        found.append(parse(merged(base, overlay)))
+        if found[-1].benchmark.name in {member.benchmark.name for member in found[:-1]}:
+            raise UserError(
+                f"config file {name} (config key 'together') is about benchmark '{found[-1].benchmark.name}', "
+                "as another one is; evaluate them one after the other, which shares all work that is the same"
+            )
+    return found
+
+
+def layered(files: Sequence[Path], base: Path = Path("config.yaml")) -> Config:
+    """What Snakemake makes of ``config.yaml``, if it is there, and of overlays in their order.
+
+    Raises:
+        UserError: see ``load``.
+    """
+    values: dict[str, Any] = _mapping(base) if base.is_file() else {}
+    for path in files:
+        values = merged(values, _mapping(path))
+    return parse(values)
+
+
 def load(path: Path) -> Config:
     """Read and check a YAML file.
 
     Raises:
         UserError: the file is missing, not YAML, or its content does not fit.
     """
+    return parse(_mapping(path))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -174,4 +229,4 @@ def load(path: Path) -> Config:
         raise UserError(f"config file {path} is not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise UserError(f"config file {path} must hold a mapping of keys to values")
-    return parse(values)
+    return values

@@ -1,4 +1,4 @@
-"""The configuration as commented YAML: ``config.yaml`` is written by this, ``t2ipal config show`` prints it."""
+"""The configuration explained: ``config.yaml`` and ``docs/config.md`` are written by this (``t2ipal config show``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from t2ipal.config import Config
 
 HEADER = """\
 # Every key of t2ipal with its default; what the key means stands behind it. A star (★) marks a value that the
-# papers do not print. Put what you change into a file of its own: snakemake --configfile mine.yaml eval_all
+# papers do not print. Put what you change into a file of its own: snakemake --configfile mine.yaml -- eval_all
 """
 
 
@@ -36,3 +36,39 @@ def _lines(section: BaseModel, indent: str = "") -> Iterator[str]:
 def render(config: Config) -> str:
     """YAML text that parses to ``config``, every key followed by its description as a comment."""
     return HEADER + "\n" + "\n".join(_lines(config)) + "\n"
+
+
+PAGE = """\
+# Every key
+
+Written by `t2ipal config show --markdown` from the models that check a configuration; do not edit. A star (★) marks a
+value that the papers do not print. How keys are set, and what a change makes run again, is in
+[config/README.md](../config/README.md).
+"""
+
+
+def _cell(text: str) -> str:
+    """Text that stays within a cell of a table."""
+    return text.replace("|", "\\|")
+
+
+def _rows(section: BaseModel, at: str = "") -> Iterator[str]:
+    """The keys of a section and of those in it; of the whole, those that are in no section."""
+    values = section.model_dump(mode="json")
+    for key, field in type(section).model_fields.items():
+        value, name = getattr(section, key), f"{at}{key}"
+        if not isinstance(value, BaseModel):
+            yield f"| `{name}` | `{_cell(_flow(values[key]))}` | {_cell(field.description or '')} |"
+        elif at:
+            yield from _rows(value, f"{name}.")
+
+
+def render_page(config: Config) -> str:
+    """The same as Markdown: a table for each section, with dotted keys."""
+    head = "| key | default | meaning |\n|---|---|---|\n"
+    parts = [PAGE, "## The run\n", head + "\n".join(_rows(config)) + "\n"]
+    for key in type(config).model_fields:
+        section = getattr(config, key)
+        if isinstance(section, BaseModel):
+            parts += [f"## `{key}`\n", head + "\n".join(_rows(section, f"{key}.")) + "\n"]
+    return "\n".join(parts)

@@ -1,7 +1,8 @@
 """The device that a job computes on. A GPU is leased: jobs of one machine never share one by accident.
 
-A lease is a lock on a file of the machine's temporary directory. The kernel frees it when the job ends, however
-that ends. It is taken before torch is imported, as ``CUDA_VISIBLE_DEVICES`` counts only until then.
+A lease is a lock on a file of the machine's temporary directory, with the host's name in it, as machines may share
+that directory. The kernel frees it when the job ends, however that ends. It is taken before torch is imported, as
+``CUDA_VISIBLE_DEVICES`` counts only until then.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,9 +41,10 @@ def _installed() -> list[str]:
 def visible() -> list[str]:
     """The GPUs that jobs may use: those of a preset ``CUDA_VISIBLE_DEVICES`` (indices, UUIDs, MIG ids), else all."""
     simulated = os.environ.get(SIMULATED)
-    if simulated:
-        return [f"simulated-{index}" for index in range(int(simulated))]
     preset = os.environ.get(VISIBLE)
+    if simulated:
+        indices = map(str, range(int(simulated))) if preset is None else filter(None, preset.split(","))
+        return [f"simulated-{index}" for index in indices]
     if preset is None:
         return _installed()
     installed: list[str] | None = None
@@ -81,7 +84,7 @@ def _try_lock(gpu: str) -> IO[bytes] | None:
     """The open lock file of a GPU, or None if another process holds it."""
     folder = Path(tempfile.gettempdir(), f"t2ipal-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    handle = (folder / re.sub(r"[^\w.-]", "_", gpu)).open("ab")
+    handle = (folder / re.sub(r"[^\w.-]", "_", f"{socket.gethostname()}-{gpu}")).open("ab")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,7 +125,7 @@ def lease(device: str, key: str) -> Iterator[str]:
     with ExitStack() as stack:
         stack.callback(handle.close)
         if os.environ.get(SIMULATED):
-            print(f"t2ipal: leased {gpu}", file=sys.stderr, flush=True)
+            print(f"t2ipal: leased {gpu} of {socket.gethostname()}", file=sys.stderr, flush=True)
             yield "cpu"
             return
         os.environ[VISIBLE] = gpu

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from types import MappingProxyType
 from typing import Any
 
-from t2ipal.config import Config, changed
+from t2ipal.config import Config, changed, members
 from t2ipal.errors import UserError
-from t2ipal.layout import Layout, Unit, closure
+from t2ipal.layout import Layout
 from t2ipal.methods import ABLATIONS, FEW_SHOT, METHODS, PARTIAL, Method
+from t2ipal.settings import BenchmarkSettings
+from t2ipal.units import Unit, closure
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ AXES: Mapping[str, Axis] = MappingProxyType(
 DATA_MODES = {"captions": "tai-dpt", "synthetic images": "t2i-pal-prompts", "both": "mixed-prompts"}
 # Another one: what becomes of the labels of synthetic images.
 LABEL_MODES = {"hard": "t2i-pal", "filtered": "t2i-pal-filtered", "soft": "t2i-pal-soft"}
+TABLES = {"summary": "Results", "ablations": "All branches and baselines", "backbones": "Backbones"}
+NAMES = (*TABLES, *AXES, "study_filter", "study_data")
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,10 @@ class Experiment:
     label: str | None = None
     log: bool = False
 
+    def on(self, benchmark: BenchmarkSettings) -> Experiment:
+        """What of it is about one benchmark of several."""
+        return replace(self, entries=tuple(e for e in self.entries if e.layout.config.benchmark == benchmark))
+
     @cached_property
     def units(self) -> list[Unit]:
         """All that it needs, upstream first."""
@@ -164,14 +172,31 @@ def _entries(config: Config, methods: Sequence[str], value: Any = None) -> Itera
     yield from (Entry(method, seed, layout, value) for method, seed in product(methods, config.seeds))
 
 
+def _has_real_images(config: Config) -> bool:
+    """Whether the benchmark has training images, and their list is there if it is not downloaded."""
+    try:
+        Layout(config).index("train")
+    except UserError:
+        return False
+    return True
+
+
+def _with_data(config: Config, methods: Sequence[str]) -> list[str]:
+    real = _has_real_images(config)
+    return [name for name in methods if real or "train" not in METHODS[name].data]
+
+
 def _possible(config: Config, methods: Sequence[str]) -> list[str]:
-    """The methods that the configuration leaves something of: without a cache there is no method of it alone."""
+    """The methods that the configuration leaves something of: without a cache there is no method of it alone.
+
+    Nor is there one that learns from real images where the benchmark has none.
+    """
 
     def holds_something(method: Method) -> bool:
         sizes = {f"adapter.{name}": getattr(config.adapter, name) for name in ("prototypes", "keys_per_class")}
-        return any(method.changes.get(key, size) for key, size in sizes.items())
+        return not method.adapter or any(method.changes.get(key, size) for key, size in sizes.items())
 
-    return [name for name in methods if not METHODS[name].adapter or holds_something(METHODS[name])]
+    return [name for name in _with_data(config, methods) if holds_something(METHODS[name])]
 
 
 def _study(config: Config, name: str, axis: Axis) -> Experiment:
@@ -187,35 +212,47 @@ def _by_method(config: Config, name: str, title: str, modes: Mapping[str, str], 
     return Experiment(name, title, tuple(entries), label)
 
 
-def _backbones(config: Config) -> Experiment:
+def _backbones(config: Config) -> Iterator[Entry]:
     chosen = [(config.features.backbone, config.features.pretrained)]
     chosen += [(entry.backbone, entry.pretrained) for entry in config.backbones]
-    entries: list[Entry] = []
     for backbone, pretrained in dict.fromkeys(chosen):
         changes = {"features.backbone": backbone, "features.pretrained": pretrained}
-        entries += _entries(changed(config, changes), config.methods)
-    return Experiment("backbones", "Backbones", tuple(entries))
+        yield from _entries(changed(config, changes), config.methods)
+
+
+def _tables(configs: Sequence[Config]) -> list[Experiment]:
+    """The tables of methods, each with all benchmarks of the run."""
+    rows: dict[str, Callable[[Config], Iterator[Entry]]] = {
+        "summary": lambda config: _entries(config, config.methods),
+        "ablations": lambda config: _entries(config, (*_possible(config, ABLATIONS), *config.variants)),
+        "backbones": _backbones,
+    }
+    return [
+        Experiment(name, title, tuple(entry for config in configs for entry in rows[name](config)))
+        for name, title in TABLES.items()
+    ]
+
+
+def _studies(config: Config) -> list[Experiment]:
+    # Of a method of its own, or hard whatever the configuration says.
+    hard = changed(config, {"training.labels": "hard"})
+    return [
+        *(_study(config, name, axis) for name, axis in AXES.items() if _with_data(config, axis.methods)),
+        _by_method(hard, "study_filter", "Labels of synthetic images", LABEL_MODES, "labels"),
+        _by_method(config, "study_data", "What the prompts learn from", DATA_MODES, "training data"),
+    ]
 
 
 def experiments(config: Config) -> dict[str, Experiment]:
     """All tables and studies by name; ``summary``, the table of ``eval_all``, comes first.
 
+    A study is of one benchmark: a run of several (``together``) has tables only.
+
     Raises:
         UserError: a study's value or a variant does not fit, or a local model is missing.
     """
-    every = (*_possible(config, ABLATIONS), *config.variants)
-    found = [
-        Experiment("summary", "Results", tuple(_entries(config, config.methods))),
-        Experiment("ablations", "All branches and baselines", tuple(_entries(config, every))),
-        _backbones(config),
-        *(_study(config, name, axis) for name, axis in AXES.items()),
-    ]
-    # Of a method of its own, or hard whatever the configuration says.
-    hard = changed(config, {"training.labels": "hard"})
-    found += [
-        _by_method(hard, "study_filter", "Labels of synthetic images", LABEL_MODES, "labels"),
-        _by_method(config, "study_data", "What the prompts learn from", DATA_MODES, "training data"),
-    ]
+    configs = members(config)
+    found = _tables(configs) + (_studies(configs[0]) if len(configs) == 1 else [])
     # What does not fit is told here, not where a unit is first asked for.
     for entry in (entry for experiment in found for entry in experiment.entries):
         _ = entry.unit
@@ -226,12 +263,32 @@ def named(config: Config, name: str) -> Experiment:
     """One table or study.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or none with this configuration.
     """
-    found = experiments(config)
+    return chosen(experiments(config), name, config)
+
+
+def chosen(found: Mapping[str, Experiment], name: str, config: Config) -> Experiment:
+    """That of a name among all tables and studies of a configuration.
+
+    Raises:
+        UserError: there is none of that name, or none with this configuration.
+    """
     if name not in found:
-        raise UserError(f"there is no experiment '{name}'; there are {', '.join(found)}")
+        raise UserError(_absence(config, name))
     return found[name]
+
+
+def _absence(config: Config, name: str) -> str:
+    """Why ``name`` is none of the tables and studies of a configuration."""
+    if name not in NAMES:
+        return f"there is no experiment '{name}'; there are {', '.join(NAMES)}"
+    if config.together:
+        return f"'{name}' is of one benchmark, and config key 'together' names several: configure that one alone"
+    return (
+        f"'{name}' learns from real images, and benchmark '{config.benchmark.name}' has no train images here; "
+        "use one that has, or name the file of theirs (docs/benchmarks.md)"
+    )
 
 
 def trained_on(method: str, config: Config) -> str:

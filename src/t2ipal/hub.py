@@ -31,8 +31,17 @@ def refusal(model: str, revision_key: str, error: BaseException) -> str | None:
 
     if caused_by(hub.RevisionNotFoundError):
         return f"{model} has no such revision on the hub; mend {revision_key}"
+    if caused_by(hub.GatedRepoError):
+        return f"{model} is gated: accept its terms on the hub and set HF_TOKEN, or set local-dir:PATH"
     if caused_by(hub.RepositoryNotFoundError):
         return f"{model} is not on the hub, or is private; mend the id or set local-dir:PATH"
     if caused_by(hub.LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror):
         return f"{model} is not in the cache and the hub cannot be reached; connect, or set local-dir:PATH"
+    if any(_is_broken_transport(cause) for cause in chain):
+        return f"{model} was not downloaded to its end ({first_line(error)}); run it again"
     return None
+
+
+def _is_broken_transport(error: BaseException) -> bool:
+    """Whether a connection broke, by the name that the hub's HTTP client gives it: that is no ``OSError``."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)

@@ -54,6 +54,19 @@ def model_identity(reference: str) -> str:
 
 
 @cache
+def clip_identity(reference: str, pretrained: str | None) -> str:
+    """As ``model_identity``, of a CLIP whose weights may be a file of one's own: then its content counts too.
+
+    Raises:
+        UserError: a local directory does not exist.
+    """
+    identity = model_identity(reference)
+    if pretrained is None or not Path(pretrained).is_file():
+        return identity
+    return f"{identity}+sha256:{hashlib.sha256(_sample(Path(pretrained))).hexdigest()[:16]}"
+
+
+@cache
 def tokenizer_identity(reference: str) -> str:
     """A text that changes when the tokenizer of the CLIP behind ``reference`` does.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,36 @@ def atomic_path(final: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def swept_path(final: Path) -> Iterator[Path]:
+    """As ``atomic_path``, for large files: what killed writers of ``final`` left is removed first.
+
+    What another process is writing stays: it holds a lock, which the kernel takes from a process that is killed. On a
+    disk without locks nothing is removed.
+    """
+    with ExitStack() as until_published, atomic_path(final) as partial:
+        handle = until_published.enter_context(partial.open("wb"))
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        for other in _partials(final):
+            if other != partial:
+                _remove_unlocked(other)
+        yield partial
+
+
+def _remove_unlocked(path: Path) -> None:
+    with suppress(OSError), path.open("r+b") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
+def _partials(final: Path) -> Iterator[Path]:
+    return final.parent.glob(f".{glob.escape(final.name)}.*.part")
+
+
 def sweep(final: Path) -> None:
     """Remove what killed writers of ``final`` left beside it. For those only who know that nobody is writing it."""
-    for partial in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
+    for partial in _partials(final):
         partial.unlink(missing_ok=True)
 
 

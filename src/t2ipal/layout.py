@@ -1,94 +1,55 @@
 """Where everything lies: the units of work of a run, their settings, fingerprints and directories.
 
-A unit is one directory ``results/<stage>/<name>-<fingerprint>``. Its fingerprint hashes the stage's name and
-version, the settings that the stage depends on, and the fingerprints upstream; so a changed setting gives new
-directories for that stage and those below, and touches nothing above. This module is the only place that
-knows paths; the Snakefile asks it, and nothing here imports torch.
+This module is the only place that knows paths; the Snakefile asks it, and nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from t2ipal.acquisition.catalogue import Item, owner
+from t2ipal.benchmarks import load
 from t2ipal.config import Config, changed
-from t2ipal.identity import file_identities, label_identity, llm_identity, model_identity, tokenizer_identity
-from t2ipal.io import digest
+from t2ipal.identity import (
+    clip_identity,
+    file_identities,
+    llm_identity,
+    model_identity,
+    tokenizer_identity,
+)
 from t2ipal.methods import METHODS, SECTIONS, Labels, Method
-from t2ipal.synthesis.plan import shards
+from t2ipal.splits import label_settings, split_index, split_settings
+from t2ipal.synthesis.plan import shard_names
+from t2ipal.units import Unit
 
 # Methods whose class embeddings the modality gap is measured with, beside those of the default prompt.
 GAP_METHODS = ("tai-dpt", "t2i-pal", "oracle")
-# A stage's version changes when its code changes what it would write for the same settings.
-VERSIONS = {
-    "captions": 2,
-    "synthesis": 2,
-    "verification": 1,
-    "features": 1,
-    "training": 2,
-    "evaluation": 2,
-    "gap": 1,
-}
-# Settings of the captions that leave the rows that there are as they are: their number, and what tokens are counted in.
-KEEPING = ("total", "tokenizer", "tokenizer_identity")
 # Keys of `training` that say nothing to a model with labels of each kind.
 _UNUSED: Mapping[Labels, tuple[str, ...]] = MappingProxyType(
     {"hard": ("labels", "presence"), "filtered": (), "soft": ("presence",)}
 )
 
 
+# What a stage leaves in a unit's directory, the last written last; those in pieces have a file for each.
+_PRODUCTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "captions": ("captions.parquet",),
+        "index": ("index.parquet",),
+        "training": ("model.safetensors", "model.json"),
+        "evaluation": ("scores.parquet", "metrics.json"),
+        "gap": ("gap.json",),
+    }
+)
+_PIECEWISE = ("features", "verification")
 # What only says how a stage is to go about it: it is told at the start of a job and is no part of a fingerprint.
 _SYNTHESIS_OPERATION = {"device", "images_per_caption", "shards_per_job"}
+_FEATURE_OPERATION = {"device", "parts_per_job", "workers"}
 _LLM_OPERATION = {"batch_size", "cache", "concurrency", "device", "key_variable", "retries", "timeout", "url"}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One directory of results. ``settings`` is all that its stage is told, besides its input files.
-
-    ``pieces`` names the shards or Parquet parts that it consists of; they follow from the configuration. An ``open``
-    unit is one to which pieces may be added: its fingerprint does not tell how many there are, nor does it depend
-    on those keys of its captions that leave each of them as it is.
-    """
-
-    stage: str
-    name: str
-    settings: dict[str, Any] = field(hash=False)
-    upstream: tuple[Unit, ...] = ()
-    pieces: tuple[str, ...] = field(default=(), compare=False)
-    open: bool = False
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Twelve hexadecimal digits."""
-        return self._digest(self.settings)
-
-    @cached_property
-    def stem(self) -> str:
-        """The fingerprint without the settings that ``KEEPING`` names."""
-        return self._digest({key: value for key, value in self.settings.items() if key not in KEEPING})
-
-    def _digest(self, settings: dict[str, Any]) -> str:
-        above = [unit.stem if self.open else unit.extent for unit in self.upstream]
-        return digest([self.stage, VERSIONS[self.stage], settings, above])
-
-    @property
-    def extent(self) -> str | list[str]:
-        """What a unit that is made from the whole of this one depends on."""
-        return [self.fingerprint, *self.pieces] if self.open else self.fingerprint
-
-    @property
-    def run(self) -> str:
-        """The directory's own name."""
-        return f"{self.name}-{self.fingerprint}"
-
-    def files(self, name: str) -> list[str]:
-        """The names of its pieces' files: ``shard-00000.tar`` for the name ``shard-{}.tar``."""
-        return [name.format(piece) for piece in self.pieces]
+# Keys that came later: where they say nothing, what was made without them stays valid.
+_LATER = ("input_size", "resize")
 
 
 class Layout:
@@ -98,33 +59,54 @@ class Layout:
         self.config = config
         self.root = Path(config.results)
         self._resolved: dict[str, tuple[Method, Layout]] = {}
+        self._directories: dict[tuple[str, str], Path] = {}
 
     def directory(self, unit: Unit) -> Path:
         """``results/<stage>/<run>``."""
-        return self.root / unit.stage / unit.run
+        key = unit.stage, unit.run
+        if key not in self._directories:
+            self._directories[key] = self.root.joinpath(*key)
+        return self._directories[key]
 
     def shard(self, unit: Unit, piece: str) -> tuple[Path, Path]:
         """The archive of one shard of a unit of synthesis, and its manifest."""
         folder = self.directory(unit)
         return folder / f"shard-{piece}.tar", folder / f"shard-{piece}.json"
 
+    def files(self, unit: Unit) -> list[Path]:
+        """The files of a finished unit."""
+        folder = self.directory(unit)
+        if unit.stage == "synthesis":
+            return [path for piece in unit.pieces for path in self.shard(unit, piece)]
+        if unit.stage in _PIECEWISE:
+            return [folder / f"part-{piece}.parquet" for piece in unit.pieces]
+        products = _PRODUCTS[unit.stage]
+        if unit.stage == "evaluation" and unit.settings["benchmark"]["name"] == "own":
+            products = ("predictions.csv", *products)
+        return [folder / name for name in products]
+
     def _data_seed(self, seed: int) -> int:
         return seed if self.config.redraw_per_seed else self.config.seeds[0]
 
-    def _labels(self) -> dict[str, str]:
-        return {"labels": self.config.benchmark.labels, "labels_identity": label_identity(self.config.benchmark.labels)}
+    def index(self, split: str) -> Unit | None:
+        """The list of a split's images with their labels; None where images are rendered.
 
-    def _benchmark_settings(self, split: str) -> dict[str, Any]:
-        """The benchmark as far as ``split`` depends on it: the sizes of other splits do not matter."""
-        others = {f"{name}_images" for name in ("train", "val", "test") if name != split}
-        return self.config.benchmark.model_dump(mode="json", exclude=others)
+        Raises:
+            UserError: the benchmark has no such split, or the files that it is told by are not there.
+        """
+        return split_index(self.config.benchmark, split)
 
     def captions(self, seed: int) -> Unit:
         """The captions of a seed. Sources that are not in use are no part of them."""
         config, seed = self.config, self._data_seed(seed)
         captions = config.captions
         unused = {name for name in ("llm", "corpus") if name not in captions.used}
-        settings = {**captions.model_dump(mode="json", exclude=unused), **self._labels(), "seed": seed}
+        settings = {
+            **captions.model_dump(mode="json", exclude=unused),
+            **label_settings(config.benchmark),
+            "seed": seed,
+        }
+        settings["sources"] = {name: weight for name, weight in captions.sources.items() if weight}
         settings["tokenizer_identity"] = tokenizer_identity(captions.tokenizer)
         identities: dict[str, str] = {}
         if captions.template.pairs is not None:
@@ -132,16 +114,22 @@ class Layout:
         if "llm" in captions.used:
             settings["llm"] = {k: v for k, v in settings["llm"].items() if k not in _LLM_OPERATION}
             identities["llm"] = llm_identity(captions.llm)
+        acquired: dict[str, Item] = {}
         if "corpus" in captions.used:
-            corpus = captions.corpus
-            identities |= file_identities("captions.corpus.files", corpus.files)
-            identities |= file_identities("captions.corpus.evaluation_ids", corpus.evaluation_ids)
-        return Unit("captions", f"{config.benchmark.name}-s{seed}", {**settings, "identities": identities})
-
-    def captions_operation(self) -> dict[str, Any]:
-        """How the language model of the captions is to be asked; no part of the captions."""
-        used = "llm" in self.config.captions.used
-        return self.config.captions.llm.model_dump(mode="json", include=_LLM_OPERATION - {"device"}) if used else {}
+            for key in ("files", "evaluation_ids"):
+                patterns: tuple[str, ...] = getattr(captions.corpus, key)
+                owners = {pattern: owner(pattern, Path(config.benchmark.downloads)) for pattern in patterns}
+                acquired |= {found.name: found for found in owners.values() if found}
+                identities |= {pattern: found.identity for pattern, found in owners.items() if found}
+                own = tuple(pattern for pattern, found in owners.items() if not found)
+                identities |= file_identities(f"captions.corpus.{key}", own)
+        return Unit(
+            "captions",
+            f"{config.benchmark.name}-s{seed}",
+            {**settings, "identities": identities},
+            operation=captions.llm.model_dump(mode="json", include=_LLM_OPERATION) if "llm" in captions.used else {},
+            needs=tuple(str(found.manifest(Path(config.benchmark.downloads))) for found in acquired.values()),
+        )
 
     def synthesis(self, seed: int) -> Unit:
         """The synthetic images of a seed. How many there are, and the device they are drawn on, is no part of them."""
@@ -152,13 +140,13 @@ class Layout:
             settings["lora_identity"] = model_identity(config.synthesis.lora)
         settings["seed"] = seed
         name = f"{config.benchmark.name}-s{seed}"
-        return Unit("synthesis", name, settings, (self.captions(seed),), self.shards(), open=True)
+        operation = {"device": config.synthesis.device}
+        return Unit("synthesis", name, settings, (self.captions(seed),), self.shards(), True, operation)
 
     def shards(self) -> tuple[str, ...]:
         """Names of the shards of one seed: enough for every caption's replicas. Follow from the config alone."""
         config = self.config
-        found = shards(config.captions.total, config.synthesis.images_per_caption, config.synthesis.shard_size)
-        return tuple(shard.name for shard in found)
+        return shard_names(config.captions.total, config.synthesis.images_per_caption, config.synthesis.shard_size)
 
     def verification(self, seed: int) -> Unit:
         """The scores of a seed's synthetic images for every class, by the CLIP that verifies; a part per shard."""
@@ -166,48 +154,53 @@ class Layout:
         evaluated = (config.features.backbone, config.features.pretrained)
         chosen = (config.verification.backbone, config.verification.pretrained)
         backbone, pretrained = evaluated if chosen[0] is None else chosen
-        identity = model_identity(backbone)
+        identity = clip_identity(backbone, pretrained)
         settings = {
             **config.verification.model_dump(mode="json", exclude={"device"}),
             "backbone": backbone,
             "pretrained": pretrained,
             "model_identity": identity,
-            "same_as_evaluated": (identity, pretrained) == (model_identity(evaluated[0]), evaluated[1]),
-            **self._labels(),
+            "same_as_evaluated": (identity, pretrained) == (clip_identity(*evaluated), evaluated[1]),
+            **label_settings(config.benchmark),
         }
         name = f"{config.benchmark.name}-s{seed}"
-        return Unit("verification", name, settings, (self.synthesis(seed),), self.shards(), open=True)
+        operation = {"device": config.verification.device}
+        return Unit("verification", name, settings, (self.synthesis(seed),), self.shards(), True, operation)
 
     def parts(self, source: str) -> tuple[str, ...]:
         """Names of the Parquet parts of one features unit: one per shard, else by ``features.part_size``."""
         config = self.config
         if source == "synthetic":
             return self.shards()
-        benchmark = config.benchmark
-        rows = {
-            "captions": config.captions.total,
-            "train": benchmark.train_images,
-            "val": benchmark.val_images,
-            "test": benchmark.test_images,
-        }
-        return tuple(f"{part:05d}" for part in range(-(-rows[source] // config.features.part_size)))
+        if source == "captions":
+            rows = config.captions.total
+        else:
+            index = self.index(source)
+            rows = index.settings["images"] if index else load(config.benchmark).count(source)
+        return tuple(f"{part:05d}" for part in range(-(-rows // config.features.part_size)))
 
     def _feature_settings(self) -> dict[str, Any]:
-        settings = self.config.features.model_dump(mode="json", exclude={"device"})
-        settings["model_identity"] = model_identity(self.config.features.backbone)
+        settings = self.config.features.model_dump(mode="json", exclude=_FEATURE_OPERATION)
+        settings = {key: value for key, value in settings.items() if key not in _LATER or value is not None}
+        settings["model_identity"] = clip_identity(self.config.features.backbone, self.config.features.pretrained)
         return settings
 
     def features(self, source: str, seed: int) -> Unit:
         """Features of ``source``: ``synthetic`` or ``captions`` (of a seed), ``train``, ``val`` or ``test``."""
-        config, settings = self.config, self._feature_settings()
+        config = self.config
+        settings = {**self._feature_settings(), "source": source}
+        operation: dict[str, Any] = config.features.model_dump(include=_FEATURE_OPERATION)
         if source in ("synthetic", "captions"):
             seed = self._data_seed(seed)
             above = self.synthesis(seed) if source == "synthetic" else self.captions(seed)
-            name = f"{config.benchmark.name}-{source}-s{seed}"
-            settings |= {"source": source}
-            return Unit("features", name, settings, (above,), self.parts(source), open=source == "synthetic")
-        settings |= {"source": source, "benchmark": self._benchmark_settings(source), **self._labels()}
-        return Unit("features", f"{config.benchmark.name}-{source}", settings, pieces=self.parts(source))
+            name, is_open = f"{config.benchmark.name}-{source}-s{seed}", source == "synthetic"
+            return Unit("features", name, settings, (above,), self.parts(source), is_open, operation)
+        index = self.index(source)
+        if index is None:
+            settings |= {"benchmark": split_settings(config.benchmark, source), **label_settings(config.benchmark)}
+        operation["missing"] = config.benchmark.missing
+        name = f"{config.benchmark.name}-{source}"
+        return Unit("features", name, settings, (index,) if index else (), self.parts(source), operation=operation)
 
     def of(self, method: str) -> tuple[Method, Layout]:
         """A configured method or variant, and the layout of the configuration with the method's changes.
@@ -231,7 +224,7 @@ class Layout:
             "method": method,
             "learner": spec.learner,
             "data": dict(spec.data),
-            **layout._labels(),
+            **label_settings(config.benchmark),
             "features": layout._feature_settings(),
             **{section: getattr(config, section).model_dump(mode="json") for section in sections},
         }
@@ -240,8 +233,9 @@ class Layout:
             for key in ("models_per_job", *_UNUSED[labels]):
                 del settings["training"][key]
         name = f"{config.benchmark.name}-{method}"
+        operation = {"device": config.features.device}
         if not spec.data:
-            return Unit("training", name, settings)
+            return Unit("training", name, settings, operation=operation)
         settings["seed"] = seed
         if spec.real:
             settings["real"] = config.real.model_dump(mode="json")
@@ -249,7 +243,7 @@ class Layout:
         above += [layout.features(source, seed) for source in spec.data]
         if labels != "hard":
             above.append(layout.verification(seed))
-        return Unit("training", f"{name}-s{seed}", settings, tuple(above))
+        return Unit("training", f"{name}-s{seed}", settings, tuple(above), operation=operation)
 
     def gaps(self) -> list[Unit]:
         """The modality gap of each seed, where a method of the table learns from synthetic images."""
@@ -269,24 +263,7 @@ class Layout:
         """Scores and metrics of a model on the test images."""
         _, layout = self.of(method)
         model = self.training(method, seed)
-        settings = {"benchmark": layout._benchmark_settings("test")}
+        settings = {"benchmark": split_settings(layout.config.benchmark, "test")}
+        if layout.index("test") is not None:
+            settings["benchmark"]["missing"] = layout.config.benchmark.missing
         return Unit("evaluation", model.name, settings, (model, layout.features("test", seed)))
-
-
-def closure(units: Iterable[Unit]) -> list[Unit]:
-    """The units and all that they are made from, upstream first, each once.
-
-    An open unit is there once for each number of pieces.
-    """
-    found: dict[tuple[str, str, tuple[str, ...]], Unit] = {}
-
-    def visit(unit: Unit) -> None:
-        key = (unit.stage, unit.run, unit.pieces)
-        if key not in found:
-            for above in unit.upstream:
-                visit(above)
-            found[key] = unit
-
-    for unit in units:
-        visit(unit)
-    return list(found.values())

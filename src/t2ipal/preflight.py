@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import IO
 
 from t2ipal.config import Config
 from t2ipal.errors import UserError
+from t2ipal.features import towers
 from t2ipal.identity import local_directory
 from t2ipal.labels import LabelSet
 from t2ipal.openmoji.drawings import check_drawn
 from t2ipal.settings import CaptionSettings
 
 # What each kind of local model must hold at the least, beside weights.
-CLIP_INDEX = "open_clip_config.json"
+CLIP_INDEX = towers.INDEX
 PIPELINE_INDEX = "model_index.json"
+_TOKENIZER = "captions.tokenizer"
 
 _claims: list[IO[bytes]] = []
 
@@ -29,30 +32,41 @@ def check(config: Config) -> None:
         UserError: the first thing that is wrong.
     """
     check_writable(Path(config.results))
+    check_place(Path(config.benchmark.downloads), "benchmark.downloads")
     check_labels(config)
-    check_model(config.features.backbone, CLIP_INDEX, "features.backbone")
+    check_backbones(config)
     check_model(config.synthesis.model, PIPELINE_INDEX, "synthesis.model")
     check_captions(config.captions)
-    if config.verification.backbone is not None:
-        check_model(config.verification.backbone, CLIP_INDEX, "verification.backbone")
 
 
-def _unwritable(results: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write to results directory '{results}' (config key 'results'): {error.strerror}")
+def _unwritable(directory: Path, error: OSError, key: str = "results") -> UserError:
+    name = key.rpartition(".")[2]
+    return UserError(f"cannot write to {name} directory '{directory}' (config key '{key}'): {error.strerror}")
 
 
-def check_writable(results: Path) -> None:
+def check_writable(directory: Path, key: str = "results") -> None:
     """Make the directory if need be and try it, as access bits say little about root and network mounts.
 
     Raises:
         UserError: it cannot be made or written to.
     """
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise _unwritable(results, error) from None
+        raise _unwritable(directory, error, key) from None
+
+
+def check_place(directory: Path, key: str) -> None:
+    """Check that nothing but directories is on the way to one that may not be there yet.
+
+    Raises:
+        UserError: a file is.
+    """
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise UserError(f"'{existing}' is no directory, as config key '{key}' ('{directory}') needs one there")
 
 
 def claim(results: Path) -> None:
@@ -89,6 +103,26 @@ def check_labels(config: Config) -> None:
         check_drawn(names)
 
 
+def check_backbones(config: Config) -> None:
+    """Check that every CLIP that is named can be used, as far as its name or its directory tells.
+
+    Raises:
+        UserError: names the key, and what is wrong with the model, the checkpoint or the input size.
+    """
+    features, verification = config.features, config.verification
+    chosen = [("features", features.backbone, features.pretrained, features.input_size)]
+    for number, choice in enumerate(config.backbones):
+        chosen.append((f"backbones[{number}]", choice.backbone, choice.pretrained, features.input_size))
+    if verification.backbone is not None:
+        chosen.append(("verification", verification.backbone, verification.pretrained, None))
+    for section, reference, pretrained, size in chosen:
+        key = f"{section}.backbone"
+        check_model(reference, CLIP_INDEX, key)
+        wrong = towers.problem(reference, pretrained, size, key)
+        if wrong is not None:
+            raise UserError(wrong)
+
+
 def check_captions(captions: CaptionSettings) -> None:
     """Check what of the captions' sources can be checked without loading a model: files, directories, the cache.
 
@@ -103,15 +137,18 @@ def check_captions(captions: CaptionSettings) -> None:
 
 
 def check_tokenizer(reference: str) -> None:
-    """Check that a local tokenizer is all there.
+    """Check that a local tokenizer is all there, or that there is a CLIP of that name.
 
     Raises:
-        UserError: names the file that is missing.
+        UserError: names the file that is missing, or the model.
     """
     directory = local_directory(reference)
+    wrong = None if directory is not None or reference.startswith(towers.HUB) else towers.unknown(reference, _TOKENIZER)
+    if wrong is not None:
+        raise UserError(wrong)
     for name in ("tokenizer.json", CLIP_INDEX):
         if directory is not None and not (directory / name).is_file():
-            raise UserError(f"captions.tokenizer: {directory / name} is missing; restore it or name another CLIP")
+            raise UserError(f"{_TOKENIZER}: {directory / name} is missing; restore it or name another CLIP")
 
 
 def check_model(reference: str, index: str, key: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from t2ipal.acquisition.catalogue import item
 from t2ipal.budget import plan as planning
 from t2ipal.budget.plan import Plan, as_json, check_disk, render
 from t2ipal.budget.rates import measured, published
@@ -80,7 +81,7 @@ def test_a_published_speed_stands_in_and_is_named(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_free", lambda directory: 2**20)
+    monkeypatch.setattr(planning, "free_bytes", lambda directory: 2**20)
     config = _config(tmp_path)
     _finish(config, 0, 0)
     fitting = plan(config)
@@ -99,3 +100,12 @@ def test_a_study_is_planned_like_the_table(tmp_path: Path) -> None:
     assert found.images == 200
     with pytest.raises(UserError, match="no experiment 'study_step'"):
         plan(config, "study_step")
+
+
+def test_downloads_are_those_of_the_units_that_are_not_there_yet(tmp_path: Path):
+    overlay = {"name": "voc2007", "downloads": str(tmp_path)}
+    config = parse({"benchmark": overlay, "methods": ["zero-shot"], "features": {"backbone": "RN50"}})
+    said = planning.downloads(config, named(config, "summary"))
+    assert "voc2007-test" in said and "trainval" not in said and str(tmp_path) in said
+    item("voc2007-test").manifest(tmp_path).write_text("{}")
+    assert planning.downloads(config, named(config, "summary")) == ""

@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -100,6 +101,18 @@ def test_no_positive_at_all_is_an_error_and_not_a_nan() -> None:
 def test_arrays_that_do_not_fit_are_refused(scores: np.ndarray, targets: np.ndarray, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         metrics.mean_average_precision(scores, targets)
+
+
+@pytest.mark.parametrize("targets", [[1, 0, 0, 0], [1, 1, 0, -1, 0, 0], [0, 1], [1] * 5 + [0] * 3, [1, 1, -1], [1]])
+def test_chance_is_the_mean_over_all_orders(targets: list[int]) -> None:
+    labels = np.array(targets, dtype=np.int8)
+    orders = list(itertools.permutations(range(len(targets))))
+    found = [metrics.average_precision(np.array(order, dtype=float), labels) for order in orders]
+    assert metrics.chance_average_precision(np.zeros(len(labels)), labels) == pytest.approx(np.mean(found), abs=1e-12)
+
+
+def test_there_is_no_chance_without_a_positive() -> None:
+    assert metrics.chance_average_precision(np.zeros(3), np.array([0, 0, -1])) is None
 
 
 def test_eleven_point_precision_follows_its_definition() -> None:

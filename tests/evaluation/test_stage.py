@@ -189,7 +189,8 @@ def test_a_calibration_changes_no_other_figure(tmp_path: Path) -> None:
     added = {"CP", "CR", "CF1", "OP", "OR", "OF1", "ECE"}
     assert set(calibrated["metrics"]) - set(plain["metrics"]) == added
     assert {name: value for name, value in calibrated["metrics"].items() if name not in added} == plain["metrics"]
-    assert {**calibrated, "metrics": None, "per_class": None} == {**plain, "metrics": None, "per_class": None}
+    other = dict.fromkeys(("metrics", "per_class", "model"))
+    assert {**calibrated, **other} == {**plain, **other}
 
 
 def test_each_class_tells_its_positives_and_average_precision_also_without_a_calibration(tmp_path: Path) -> None:
@@ -322,3 +323,41 @@ def test_an_empty_set_of_test_images_is_refused(tmp_path: Path) -> None:
     empty = replace(data, keys=[], labels=[], unknown=[], global_=data.global_[:0], local=data.local[:0])
     with pytest.raises(UserError, match="hold no row"):
         evaluate(SETTINGS, _model(tmp_path / "m"), empty, tmp_path / "out", "f")
+
+
+def _with_missing(path: Path) -> store.Features:
+    gone = [{"key": "x", "file": "x.jpg", "reason": "cannot identify image file"}]
+    return replace(_features(path, TRUE), missing=gone)
+
+
+def test_images_left_out_are_in_the_protocol_and_the_record(tmp_path: Path) -> None:
+    settings = {"benchmark": {**SETTINGS["benchmark"], "missing": 0.2}}
+    evaluate(settings, _model(tmp_path / "m"), _with_missing(tmp_path), tmp_path / "out", "f")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["protocol"] == "p/4/missing-1"
+    assert record["images"] == 4
+    assert record["missing"] == [{"key": "x", "file": "x.jpg", "reason": "cannot identify image file"}]
+
+
+@pytest.mark.parametrize("missing", [{}, {"missing": 0.19}])
+def test_more_images_left_out_than_is_tolerated_are_refused(tmp_path: Path, missing: dict[str, float]) -> None:
+    settings = {"benchmark": {**SETTINGS["benchmark"], **missing}}
+    with pytest.raises(UserError, match=r"1 of 5 test images .*x\.jpg: cannot identify.*benchmark\.missing"):
+        evaluate(settings, _model(tmp_path / "m"), _with_missing(tmp_path), tmp_path / "out", "f")
+
+
+def test_images_of_which_nothing_is_known_are_recognised_and_not_measured(tmp_path: Path) -> None:
+    data = _features(tmp_path, [[]] * 4, [NAMES] * 4)
+    evaluate({"benchmark": {"name": "own"}}, _model(tmp_path / "m"), data, tmp_path / "out", "f")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["metrics"] == {} and set(record["per_class_AP"].values()) == {None}
+    assert (tmp_path / "out" / "predictions.csv").read_text().splitlines()[0] == "image,cat,dog,fox"
+
+
+def test_predictions_that_are_gone_are_made_again(tmp_path: Path) -> None:
+    parts, output = _parts(tmp_path, TRUE), tmp_path / "out" / "metrics.json"
+    job = Job({"benchmark": {"name": "own"}}, "f", _model(tmp_path / "m"), output)
+    evaluate_all([job], parts)
+    assert job.is_current(parts)
+    output.with_name("predictions.csv").unlink()
+    assert not job.is_current(parts)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def test_the_packs_clip_loads_as_any_local_directory_does(pack: backbone.Backbon
     assert global_.shape == (2, 128) and local.shape == (2, 9, 128) and grid == (3, 3)
     assert torch.allclose(global_.norm(dim=-1), torch.ones(2), atol=1e-5)
     assert pack.preprocessing == "crop96"
+
+
+def test_pixels_prepared_elsewhere_are_encoded_alike(pack: backbone.Backbone) -> None:
+    images = [Image.new("RGB", (64, 80), colour) for colour in ("red", "green")]
+    transform = pickle.loads(pickle.dumps(pack.transform))
+    found = pack.encode_pixels(torch.stack([transform(image) for image in images]))
+    assert all(torch.equal(*pair) for pair in zip(found[:2], pack.encode_images(images)[:2], strict=True))
 
 
 def test_text_features_are_open_clips_own(pack: backbone.Backbone) -> None:
@@ -73,5 +81,5 @@ def test_damaged_weights_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_name_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"cannot load features\.backbone 'RN5000'"):
+    with pytest.raises(UserError, match=r"features\.backbone: open_clip has no model 'RN5000'; set RN50"):
         backbone.load(FeatureSettings(backbone="RN5000").model_dump())

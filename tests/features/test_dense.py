@@ -45,8 +45,9 @@ def test_vit_local_is_the_last_block_with_attention_confined_to_each_token(tower
     last = visual.transformer.resblocks[-1]
     handle = last.register_forward_pre_hook(lambda _, inputs: caught.update(tokens=inputs[0]))
     images = torch.randn(2, 3, 32, 32)
-    _, local, grid = image_features(visual, images, attnpool_positional=False)
+    visual(images)
     handle.remove()
+    _, local, grid = image_features(visual, images, attnpool_positional=False)
     tokens = caught["tokens"]
     alone = torch.full((tokens.shape[1],) * 2, float("-inf")).fill_diagonal_(0)
     expected = visual.ln_post(last(tokens, attn_mask=alone))[:, 1:] @ visual.proj

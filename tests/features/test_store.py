@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -161,6 +166,86 @@ def test_reading_needs_far_less_memory_than_the_features(tmp_path: Path) -> None
     size, growth = map(int, reading.stdout.split())
     assert size == 2 * rows_of_group * 49 * 1024 * 2
     assert growth < size / 2
+
+
+def test_facts_may_differ_between_parts_and_missing_images_are_gathered(tmp_path: Path) -> None:
+    lost = [{"key": key, "file": f"{key}.jpg", "reason": "no such file"} for key in ("x", "y", "z")]
+    paths = [tmp_path / name for name in "abc"]
+    store.write(paths[0], [_rows(0, 3)], {}, lambda: {"missing": lost[:1], "seconds": 1.5})
+    store.write(paths[1], [_rows(3, 2)], {})
+    store.write(paths[2], [_rows(5, 1)], {}, lambda: {"missing": lost[1:]})
+    found = store.read(paths)
+    assert found.missing == lost
+    assert found.meta == {"format": 1, "L": 2, "D": 4}
+    assert json.loads(pq.read_metadata(paths[0]).metadata[b"t2ipal_facts"]) == {"missing": lost[:1], "seconds": 1.5}
+
+
+def test_a_part_written_before_there_were_facts_is_read(tmp_path: Path) -> None:
+    store.write(tmp_path / "a.parquet", [_rows(0, 3)], {"source": "x"})
+    table = pq.read_table(tmp_path / "a.parquet")
+    metadata = {b"t2ipal": json.dumps({"source": "x", "format": 1, "L": 2, "D": 4}).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "old.parquet")
+    found = store.read([tmp_path / "old.parquet", tmp_path / "a.parquet"])
+    assert found.keys == ["k0", "k1", "k2"] * 2 and found.missing == []
+
+
+def test_facts_are_asked_for_after_the_last_batch(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def batches() -> Iterator[store.Rows]:
+        for number in range(3):
+            made.append(number)
+            yield _rows(number, 1)
+
+    store.write(tmp_path / "a.parquet", batches(), {}, lambda: {"missing": [{"key": str(made)}]})
+    assert store.read([tmp_path / "a.parquet"]).missing == [{"key": "[0, 1, 2]"}]
+
+
+def test_a_part_may_have_no_row(tmp_path: Path) -> None:
+    nothing = store.Rows([], [], [], np.empty((0, 4)), np.empty((0, 2, 4)), np.empty(0, np.int16))
+    assert store.write(tmp_path / "a.parquet", [nothing], {}) == 0
+    store.write(tmp_path / "b.parquet", [_rows(0, 2)], {})
+    assert store.read([tmp_path / "a.parquet"]).local.shape == (0, 2, 4)
+    assert store.read([tmp_path / "a.parquet", tmp_path / "b.parquet"]).keys == ["k0", "k1"]
+
+
+def test_the_next_batches_are_made_while_one_is_written_but_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_batch, go, made, written = store._record_batch, threading.Event(), [], []
+
+    def slow(rows: store.Rows) -> pa.RecordBatch:
+        assert threading.current_thread() is not threading.main_thread()
+        assert go.wait(10)
+        written.append(rows.keys[0])
+        return record_batch(rows)
+
+    def batches() -> Iterator[store.Rows]:
+        for number in range(20):
+            assert len(made) - len(written) <= 4
+            if number == 3:
+                assert written == []
+                go.set()
+            made.append(number)
+            yield _rows(number, 1)
+
+    monkeypatch.setattr(store, "_record_batch", slow)
+    assert store.write(tmp_path / "a.parquet", batches(), {}) == 20
+    assert store.read([tmp_path / "a.parquet"]).keys == written == [f"k{number}" for number in range(20)]
+
+
+def test_an_error_of_the_writer_ends_the_work_at_once_and_leaves_no_file(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def batches() -> Iterator[store.Rows]:
+        for number in range(1000):
+            made.append(number)
+            yield _rows(number, 1) if number != 2 else replace(_rows(number, 1), length=np.zeros(9, np.int16))
+
+    with pytest.raises(ValueError, match="length"):
+        store.write(tmp_path / "a.parquet", batches(), {})
+    assert len(made) < 10
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_schema_is_the_contracts(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from torch.nn.functional import normalize
 from t2ipal.config import changed, parse
 from t2ipal.features import backbone as backbones
 from t2ipal.features import store
-from t2ipal.layout import Layout, Unit
+from t2ipal.layout import Layout
 from t2ipal.learning.workroom import Job
+from t2ipal.units import Unit
 from t2ipal.verification import store as verifications
 
 CONTEXT_LENGTH = 20

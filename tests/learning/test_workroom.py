@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from t2ipal import layout
+from t2ipal import units
 from t2ipal.errors import UserError
 from t2ipal.features import backbone as backbones
 from t2ipal.features import store
@@ -104,7 +104,7 @@ def test_key_changes_with_seed_shots_labels_inputs_and_the_stages_version(
     assert job.key("prompts") == keys[0]
     os.utime(job.inputs[-1], ns=(0, 1))
     keys.append(job.key("prompts"))
-    monkeypatch.setitem(layout.VERSIONS, "training", layout.VERSIONS["training"] + 1)
+    monkeypatch.setitem(units.VERSIONS, "training", units.VERSIONS["training"] + 1)
     keys.append(job.key("prompts"))
     assert len(set(keys)) == 6
 

@@ -73,7 +73,11 @@ def write(directory: Path, captions: list[Caption], names: tuple[str, ...] = VOC
 
 def rendered(directory: Path, names: tuple[str, ...] = VOC.names) -> str:
     section = captions_of_seed_section(directory, names, 3)
-    html = _environment().get_template("report.html.j2").render(benchmark="b", attribution="", sections=[section])
+    html = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(benchmark="b", attribution="", embedded=False, sections=[section])
+    )
     return html[html.index("<section") : html.index("</section>")]
 
 

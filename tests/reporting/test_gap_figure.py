@@ -46,7 +46,7 @@ def write(directory: Path, gaps: list[dict[str, Any]]) -> list[Path]:
 def rendered(paths: list[Path]) -> str:
     section = modality_gap_section(paths)
     page = _environment().get_template("report.html.j2")
-    return page.render(benchmark="b", attribution="", sections=[section])
+    return page.render(benchmark="b", attribution="", embedded=False, sections=[section])
 
 
 class Page(HTMLParser):

@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from t2ipal.captions.stage import write_captions
 from t2ipal.errors import UserError
 from t2ipal.reporting.page import render, write_report
 
@@ -45,21 +44,14 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-@pytest.fixture
-def finished(run):
-    run.write_shard(run.sample("a-000", "a cat on a mat", ["cat"]), run.sample("b-000", "a dog", ["dog", "person"]))
-    run.write_model()
-    run.write_features()
-    captions = run.layout.captions(run.config.seeds[0])
-    write_captions(captions.settings, run.layout.directory(captions) / "captions.parquet")
-    return run
-
-
 def test_the_page_is_well_formed_and_has_its_sections(finished):
     page = Page(render(finished.config))
     assert page.stack == []
     anchors = [attributes["id"] for attributes in page.attributes("section")]
-    assert anchors == ["results", "classes", "captions", "synthetic", "verification", "heatmaps", "gap", "settings"]
+    assert anchors == [
+        "results", "classes", "precision", "gain", "captions", "synthetic", "verification", "heatmaps", "mistakes",
+        "gap", "times", "settings",
+    ]  # fmt: skip
     linked = [attributes["href"] for attributes in page.attributes("a")]
     assert {f"#{anchor}" for anchor in anchors} <= set(linked)
     ids = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
@@ -79,7 +71,7 @@ def test_every_picture_is_inlined_decodes_and_has_a_text(finished):
     page = Page(render(finished.config))
     pictures = page.attributes("img")
     assert len(pictures) > 6
-    assert sum(picture["src"].startswith("data:image/svg") for picture in pictures) == 1
+    assert sum(picture["src"].startswith("data:image/svg") for picture in pictures) > 10
     for picture in pictures:
         head, _, encoded = picture["src"].partition(",")
         if head == "data:image/svg+xml;base64":
@@ -153,11 +145,19 @@ def test_missing_shards_and_models_are_said_in_one_sentence(run):
 
 
 def test_a_run_without_t2i_pal_says_so(make_run):
+    run = make_run(methods=["comc", "oracle"])
+    run.write_all_metrics()
+    text = Page(render(run.config)).text
+    assert "None of the methods t2i-pal, t2i-pal-prompts, tai-dpt, zero-shot-local and zero-shot is part" in text
+    assert "Method tai-dpt, which would be compared here, is not part of this run." in text
+
+
+def test_a_run_of_captions_alone_says_so_and_looks_at_its_own_method(make_run):
     run = make_run(methods=["zero-shot", "tai-dpt"])
     run.write_all_metrics()
     text = Page(render(run.config)).text
     assert "No method of this run learns from synthetic images." in text
-    assert "Method t2i-pal, whose heatmaps would stand here, is not part of this run." in text
+    assert "The heatmaps of tai-dpt are not there" in text
 
 
 def test_a_damaged_shard_is_an_error_that_names_it(finished):

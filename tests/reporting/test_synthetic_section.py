@@ -84,7 +84,11 @@ def verified(path: Path, values: list[list[float]]) -> list[Path]:
 
 def rendered(shards: list[Path], parts: list[Path] | None = None, classes: list[str] = CLASSES) -> str:
     section = drawn_images_section(shards, parts or [], classes, "m", 3, 0.5)
-    html = _environment().get_template("report.html.j2").render(benchmark="b", attribution="", sections=[section])
+    html = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(benchmark="b", attribution="", embedded=False, sections=[section])
+    )
     return html[html.index("<section") : html.index("</section>")].replace("&nbsp;", " ")
 
 

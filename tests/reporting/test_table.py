@@ -84,6 +84,14 @@ def test_all_metrics_have_titles_and_stand_in_one_order():
     ]  # fmt: skip
 
 
+def test_chance_is_a_line_below_and_no_column():
+    rows = _rows(["tai-dpt"], ["mAP", "mAP_chance"], 3)
+    (table,) = tables(rows)
+    assert table.metrics == ("mAP",)
+    assert plain_text(rows).splitlines()[-1] == "a random order of the images is expected to have mAP 50.00"
+    assert tables(_rows(["tai-dpt"], ["mAP"], 3))[0].note is None
+
+
 @pytest.mark.parametrize(
     ("longest", "trained_on", "seeds", "value", "columns"),
     [

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ class Project:
     """A working directory with its own results; commands are those that a user types."""
 
     root: Path
+    files: tuple[str, ...] = ("config/smoke.yaml",)
+
+    def with_files(self, *files: str) -> Project:
+        """The same project run with other configuration files."""
+        return replace(self, files=files)
 
     @property
     def results(self) -> Path:
@@ -46,10 +52,10 @@ class Project:
     def copy(self, root: Path) -> Project:
         """An equal project with the same finished work and Snakemake's records of it."""
         shutil.copytree(self.root, root, symlinks=True, copy_function=shutil.copy2)
-        return Project(root)
+        return replace(self, root=root)
 
     def _command(self, arguments: tuple[str, ...], overlay: dict | None) -> list[str]:
-        files = ["config/smoke.yaml"]
+        files = [*self.files]
         if overlay is not None:
             (self.root / "overlay.yaml").write_text(yaml.safe_dump(overlay))
             files.append("overlay.yaml")
@@ -88,7 +94,7 @@ class Project:
         shown = self.run("--dry-run", *arguments, overlay=overlay)
         # A dry run shows its table of jobs before and after the jobs: the last one counts.
         table = (shown.stdout + shown.stderr).rpartition("Job stats:")[2]
-        jobs = re.findall(r"^([a-z_]+?)(?:_\d+)? +(\d+)$", table, flags=re.M)
+        jobs = re.findall(r"^([a-z0-9_]+?)(?:_\d+)? +(\d+)$", table, flags=re.M)
         counts: Counter[str] = Counter()
         for rule, count in jobs:
             if rule != "total" and not rule.endswith("_all"):
@@ -126,6 +132,12 @@ class Project:
         """Every file of ``stages``."""
         folders = [self.results / stage for stage in stages]
         return {str(f.relative_to(self.root)): f.read_bytes() for d in folders for f in d.rglob("*") if f.is_file()}
+
+
+@pytest.fixture(scope="session")
+def new_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
+    """A project that has run nothing, in a directory of that name."""
+    return lambda name: Project.at(tmp_path_factory.mktemp(name) / "project")
 
 
 @pytest.fixture(scope="session")

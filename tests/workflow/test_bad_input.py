@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "src/t2ipal/pack/models"
@@ -21,6 +22,11 @@ def _sentence(refused) -> str:
     sentences = [line for line in shown.splitlines() if line.startswith("t2ipal: error: ")]
     assert len(sentences) == 1, shown
     return sentences[0]
+
+
+def _one_photograph(folder: Path) -> None:
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "1.png")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,22 @@ def test_a_missing_or_damaged_pack_file_is_named(fresh, section, key, name, dama
     sentence = _sentence(fresh.snakemake(overlay={section: {key: "local-dir:model"}}))
     assert f"{section}.{key}" in sentence
     assert ".safetensors" in sentence
+
+
+def test_a_study_of_real_images_is_refused_where_the_benchmark_has_none(fresh):
+    _one_photograph(fresh.root / "photos")
+    overlay = {"benchmark": {"name": "own", "path": "photos"}, "methods": ["zero-shot"]}
+    refused = fresh.snakemake("few_shot", overlay=overlay)
+    assert "'few_shot' learns from real images, and benchmark 'own' has no train images" in _sentence(refused)
+
+
+@pytest.mark.parametrize("target", ["study_loss", "studies"])
+def test_studies_of_several_benchmarks_are_refused_with_the_key(fresh, target):
+    _one_photograph(fresh.root / "photos")
+    (fresh.root / "a.yaml").write_text("benchmark: {test_images: 100}\n")
+    (fresh.root / "b.yaml").write_text("benchmark: {name: own, path: photos}\n")
+    refused = fresh.snakemake(target, overlay={"together": ["a.yaml", "b.yaml"], "methods": ["zero-shot"]})
+    assert "config key 'together' names several" in _sentence(refused)
 
 
 def test_a_path_of_no_unit_is_refused(fresh):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zipfile
 
 import pyarrow.parquet as pq
 import pytest
@@ -146,18 +147,18 @@ def test_a_deleted_shard_is_redone_alone_and_equal(project):
     assert (project.results / "summary.json").read_bytes() == summary
 
 
-@pytest.mark.parametrize("stage", list(BELOW))
-def test_a_run_killed_in_any_stage_is_mended_by_a_plain_rerun(project, stage):
+def test_a_run_killed_in_every_stage_is_mended_by_plain_reruns(project):
     summary = (project.results / "summary.json").read_bytes()
-    project.forget(*BELOW[stage])
+    project.forget(*BELOW["captions"])
     for name in ("summary.json", "summary.csv", "summary.txt", "report.html"):
         (project.results / name).unlink()
-    delay = random.Random().uniform(0.0, 4.0)
-    while not project.kill_during(stage, delay):
-        project.forget(*BELOW[stage])
-        delay /= 2
+    delays = {stage: random.Random().uniform(0.0, 4.0) for stage in BELOW}
+    for stage in BELOW:
+        while not project.kill_during(stage, delays[stage]):
+            project.forget(*BELOW[stage])
+            delays[stage] /= 2
     project.run()
-    assert (project.results / "summary.json").read_bytes() == summary, f"killed {delay:.2f} s into {stage}"
+    assert (project.results / "summary.json").read_bytes() == summary, f"killed so many s into each: {delays}"
     assert project.planned() == {}
 
 
@@ -189,3 +190,12 @@ def test_two_runs_at_once_on_the_same_results_are_refused(project):
     assert refused.returncode != 0
     assert "another run" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_snakemakes_own_report_has_the_results_with_captions_and_categories(finished, tmp_path):
+    finished.run("--report", str(tmp_path / "report.zip"), "eval_all")
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        names = archive.namelist()
+        page = archive.read("report/report.html").decode()
+    assert {"summary.csv", "summary.txt", "report.html"} <= {name.rpartition("/")[2] for name in names}
+    assert '"Results"' in page and "Only numbers of one protocol share a table" in page

@@ -96,3 +96,15 @@ def test_two_runs_in_one_directory_are_refused(fresh):
         assert "another run is writing to results directory" in second.stdout + second.stderr
         first.communicate(timeout=300)
     assert first.returncode == 0
+
+
+def test_parts_of_features_in_larger_jobs_are_the_same_files(project):
+    overlay = {"features": {"parts_per_job": 2}}
+    assert not {"features_synthetic", "training", "evaluation"} & set(project.planned(overlay=overlay))
+    lost, kept = sorted(project.results.glob("features/openmoji-synthetic-s0-*/part-*.parquet"))
+    before, size = kept.read_bytes(), lost.stat().st_size
+    lost.unlink()
+    assert project.planned("features_all", overlay=overlay) == {"features_synthetic": 1}
+    project.run("features_all", overlay=overlay)
+    assert kept.read_bytes() == before  # the seconds that it took are in it
+    assert abs(lost.stat().st_size - size) < 100

@@ -1,4 +1,6 @@
 rule captions:
+    input:
+        lambda wildcards: needs(unit("captions", wildcards)),
     output:
         ensure(f"{RESULTS}/captions/{{run}}/captions.parquet", non_empty=True),
     log:
@@ -8,14 +10,15 @@ rule captions:
     conda:
         "../../envs/t2ipal.yaml"
     resources:
-        mem_mb=caption_memory(),
-        runtime=720,
-        gpu=gpus(CONFIG.captions.llm.device) if llm_in_job() else 0,
-        device=CONFIG.captions.llm.device if llm_in_job() else "cpu",
+        mem_mb=memory(caption_memory),
+        runtime=minutes(720),
+        gpu=lambda wildcards: gpus(caption_device(wildcards)),
+        gpu_model=lambda wildcards: gpu_type(caption_device(wildcards)),
+        device=caption_device,
     params:
         settings=settings("captions"),
         # A function of `output` is no reason to rerun: how to go about it changes no caption.
-        operation=lambda wildcards, output: canonical_json(LAYOUT.captions_operation()),
+        operation=lambda wildcards, output: canonical_json(unit("captions", wildcards).operation),
     message:
         "captions of {wildcards.run}"
     shell:

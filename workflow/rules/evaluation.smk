@@ -16,8 +16,8 @@ for number, batch in batches_of("evaluation"):
             "../../envs/t2ipal.yaml"
         threads: THREADS
         resources:
-            mem_mb=4000,
-            runtime=120,
+            mem_mb=memory(4000),
+            runtime=minutes(120),
         params:
             jobs=lambda wildcards, output, batch=batch: evaluation_jobs(batch),
             features=lambda wildcards, batch=batch: files(upstream(batch.units[0], "features")),

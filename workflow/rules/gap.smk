@@ -12,8 +12,8 @@ rule gap:
         "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         settings=settings("gap"),
         options=lambda wildcards: gap_options(unit("gap", wildcards)),

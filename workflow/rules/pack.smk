@@ -34,7 +34,7 @@ rule pack_step:
         "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=CONFIG.pack.sitting_minutes + 30,
         minutes=CONFIG.pack.sitting_minutes,
     params:
@@ -64,8 +64,8 @@ rule pack_gates:
         "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         settings=canonical_json(CONFIG.synthesis.model_dump(mode="json")),
         model=lambda wildcards: LAYOUT.directory(LAYOUT.training("tai-dpt", CONFIG.seeds[0])),

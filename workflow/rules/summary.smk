@@ -3,8 +3,8 @@ rule summary:
         lambda wildcards: outputs("evaluation"),
     output:
         records=ensure(f"{RESULTS}/summary.json", non_empty=True),
-        csv=f"{RESULTS}/summary.csv",
-        table=f"{RESULTS}/summary.txt",
+        csv=report(f"{RESULTS}/summary.csv", caption="../report/summary.rst", category="Results"),
+        table=report(f"{RESULTS}/summary.txt", caption="../report/summary.rst", category="Results"),
     log:
         f"{RESULTS}/logs/summary.log",
     benchmark:
@@ -25,7 +25,7 @@ rule report:
         lambda wildcards: gap_outputs(),
         f"{RESULTS}/summary.json",
     output:
-        ensure(f"{RESULTS}/report.html", non_empty=True),
+        report(ensure(f"{RESULTS}/report.html", non_empty=True), caption="../report/page.rst", category="Results"),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -48,8 +48,18 @@ rule experiment:
     output:
         records=ensure(f"{RESULTS}/experiments/{{experiment}}.json", non_empty=True),
         csv=f"{RESULTS}/experiments/{{experiment}}.csv",
-        table=f"{RESULTS}/experiments/{{experiment}}.txt",
-        figure=f"{RESULTS}/experiments/{{experiment}}.svg",
+        table=report(
+            f"{RESULTS}/experiments/{{experiment}}.txt",
+            caption="../report/experiment.rst",
+            category="Tables and studies",
+            subcategory="{experiment}",
+        ),
+        figure=report(
+            f"{RESULTS}/experiments/{{experiment}}.svg",
+            caption="../report/experiment.rst",
+            category="Tables and studies",
+            subcategory="{experiment}",
+        ),
     log:
         f"{RESULTS}/logs/experiments/{{experiment}}.log",
     benchmark:

@@ -18,10 +18,11 @@ for number, batch in batches_of("training"):
             "../../envs/t2ipal.yaml"
         threads: THREADS
         resources:
-            mem_mb=4000,
-            runtime=240,
-            gpu=gpus(CONFIG.features.device),
-            device=CONFIG.features.device,
+            mem_mb=memory(demands.encoder_memory(batch.units[0].settings["features"]["backbone"])),
+            runtime=minutes(240),
+            gpu=lambda wildcards, batch=batch: gpus(operation(batch.units[0])["device"]),
+            gpu_model=lambda wildcards, batch=batch: gpu_type(operation(batch.units[0])["device"]),
+            device=operation(batch.units[0])["device"],
         params:
             jobs=lambda wildcards, output, batch=batch: training_jobs(batch),
         message:

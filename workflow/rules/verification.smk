@@ -16,10 +16,11 @@ rule verification:
         "../../envs/t2ipal.yaml"
     threads: THREADS
     resources:
-        mem_mb=3000,
-        runtime=240,
-        gpu=gpus(CONFIG.verification.device),
-        device=CONFIG.verification.device,
+        mem_mb=memory(encoder_memory("verification")),
+        runtime=minutes(240),
+        gpu=gpus_of("verification"),
+        gpu_model=gpu_type_of("verification"),
+        device=operations("verification", "device"),
     params:
         settings=settings("verification"),
     message:

@@ -10,6 +10,7 @@ from t2ipal.labels import LabelSet
 from t2ipal.openmoji import sprites
 from t2ipal.openmoji.drawings import SPLITS, Split, check_drawn, class_drawings, distractors
 from t2ipal.openmoji.scenes import Scene, render, sample_scene
+from t2ipal.settings.benchmarks import RENDERED
 
 VERSION = 1
 # Distinct streams of random numbers, so that no split repeats a scene of another one or of the pack's training.
@@ -21,9 +22,9 @@ class OpenMojiBenchmark(Benchmark):
 
     attribution = "Drawings by OpenMoji (openmoji.org), CC BY-SA 4.0."
 
-    def _count(self, split: Split) -> int:
-        settings = self.settings
-        return {"train": settings.train_images, "val": settings.val_images, "test": settings.test_images}[split]
+    def count(self, split: str) -> int:
+        """Scenes of a split."""
+        return self.settings.images(split) or RENDERED[split]
 
     def split(self, name: str) -> ImageSplit:
         """The ``train``, ``val`` or ``test`` scenes.
@@ -36,7 +37,7 @@ class OpenMojiBenchmark(Benchmark):
         names = LabelSet.load(self.settings.labels).names
         check_drawn(names)
         sprites.check([*(d for group in class_drawings(chosen).values() for d in group), *distractors(chosen)])
-        scenes = [self._scene(chosen, index) for index in range(self._count(chosen))]
+        scenes = [self._scene(chosen, index) for index in range(self.count(chosen))]
         return ImageSplit(
             keys=[f"{name}-{index:06d}" for index in range(len(scenes))],
             labels=[sorted(scene.labels() & set(names)) for scene in scenes],

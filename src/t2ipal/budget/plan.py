@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2ipal.batches import ShardBatch, shard_batches
+from t2ipal.acquisition.catalogue import Item, items
+from t2ipal.acquisition.room import free_bytes
+from t2ipal.acquisition.room import render as render_downloads
+from t2ipal.batches import ShardBatch, images, shard_batches
 from t2ipal.budget.rates import Rate, expected_bytes, measured, published
 from t2ipal.config import Config
 from t2ipal.errors import UserError
 from t2ipal.experiments import Experiment
-from t2ipal.layout import Layout, Unit
-from t2ipal.synthesis.plan import Shard
+from t2ipal.layout import Layout
+from t2ipal.units import Unit
 
 GIB = 2**30
 # Left free for features, models and whatever else writes to the disk.
@@ -51,19 +53,8 @@ class Plan:
         return self.bytes_left <= self.free * (1 - _RESERVE)
 
 
-def _free(directory: Path) -> int:
-    """Free bytes of the file system that holds ``directory``, which may not be there yet."""
-    while not directory.exists():
-        directory = directory.parent
-    return shutil.disk_usage(directory).free
-
-
 def _is_done(layout: Layout, unit: Unit, piece: str) -> bool:
     return all(path.is_file() for path in layout.shard(unit, piece))
-
-
-def _images(shards: list[tuple[Unit, str]]) -> int:
-    return sum(Shard.of(piece, unit.settings["shard_size"]).count for unit, piece in shards)
 
 
 def plan(config: Config, experiment: Experiment) -> Plan:
@@ -77,15 +68,15 @@ def plan(config: Config, experiment: Experiment) -> Plan:
     found = measured(root, (units[0] if units else layout.synthesis(config.seeds[0])).settings)
     return Plan(
         experiment=experiment.name,
-        images=_images(shards),
-        images_done=_images(done),
+        images=images(shards),
+        images_done=images(done),
         shards=len(shards),
         shards_done=len(done),
         jobs=len(jobs),
         jobs_left=len(left),
         bytes_per_image=found.bytes_per_image or expected_bytes(config.synthesis),
         rate=found.rate or published(config.synthesis),
-        free=_free(root),
+        free=free_bytes(root),
     )
 
 
@@ -135,6 +126,18 @@ def render(found: Plan, config: Config) -> str:
     if not found.fits:
         lines.append("  the disk cannot hold this: the run would refuse to start")
     return "\n".join(lines)
+
+
+def needed_items(config: Config, experiment: Experiment) -> list[Item]:
+    """The downloads that a table or study of ``config`` is made from, whether or not they are there."""
+    needed = {path for unit in experiment.units for path in unit.needs}
+    return [item for item in items().values() if str(item.manifest(Path(config.benchmark.downloads))) in needed]
+
+
+def downloads(config: Config, experiment: Experiment) -> str:
+    """What a table or study of ``config`` has yet to download, and the disk for it; empty if nothing."""
+    given = config.benchmark
+    return render_downloads(needed_items(config, experiment), Path(given.downloads), given.mirrors)
 
 
 def as_json(found: Plan) -> str:

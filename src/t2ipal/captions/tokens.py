@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2ipal.errors import UserError
+from t2ipal.features.catalogue import canonical
+from t2ipal.features.towers import HUB
 from t2ipal.hub import first_line
 from t2ipal.identity import local_directory
 from t2ipal.io import read_json
@@ -36,10 +38,11 @@ class TokenCounter:
                 return cls(lambda text: tokenizer.encode(text).ids, config["model_cfg"]["text_cfg"]["context_length"])
             import open_clip
 
+            name = reference if reference.startswith(HUB) else canonical(reference)
             # Of an unknown name open_clip would make the usual tokenizer.
-            if not reference.startswith("hf-hub:") and reference not in open_clip.list_models():
+            if not name.startswith(HUB) and name not in open_clip.list_models():
                 raise ValueError("open_clip has no model of that name")
-            found: Any = open_clip.get_tokenizer(reference)
+            found: Any = open_clip.get_tokenizer(name)
         except Exception as error:
             raise UserError(f"captions.tokenizer '{reference}' cannot be loaded: {first_line(error)}") from None
         if hasattr(found, "encode"):

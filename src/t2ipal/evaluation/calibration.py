@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from t2ipal.errors import UserError
 from t2ipal.evaluation.metrics import Scores, Targets, check, retrieved_counts
 
 Vector = NDArray[np.float64]
@@ -87,6 +89,27 @@ class Calibration:
             return cls(*(np.array(values[name], dtype=np.float64) for name in names))
         except TypeError as error:
             raise ValueError(f"a calibration holds numbers only ({error})") from None
+
+
+def of_model(description: Mapping[str, Any], classes: int, model_dir: Path) -> Calibration | None:
+    """The calibration in a model's description; None of a model that has learned nothing to calibrate on.
+
+    Raises:
+        UserError: it is damaged, or of another number of classes.
+    """
+    values = description.get("calibration")
+    if values is None:
+        return None
+    try:
+        found = Calibration.from_dict(values)
+    except ValueError as error:
+        raise UserError(f"key 'calibration' of model {model_dir} is damaged ({error}); train it again") from None
+    if len(found.thresholds) != classes:
+        raise UserError(
+            f"key 'calibration' of model {model_dir} is of {len(found.thresholds)} classes, "
+            f"the model recognises {classes}; train it again"
+        )
+    return found
 
 
 def _smoothed(positive: NDArray[np.bool_]) -> Vector:

@@ -57,6 +57,21 @@ def average_precision(scores: Scores, targets: Targets) -> float | None:
     return float(np.sum(np.diff(true, prepend=0) * (true / retrieved)) / true[-1])
 
 
+def chance_average_precision(scores: Scores, targets: Targets) -> float | None:
+    """The average precision that is expected of a random order of one class, arrays [N]; None without a positive.
+
+    Of n images with p positives it is (p - 1) / (n - 1) + (n - p) / (n (n - 1)) * sum_{i <= n} 1 / i (Bestgen, "Exact
+    Expected Average Precision of the Random Baseline for System Evaluation", 2015). Of ``scores`` nothing is read.
+    """
+    known, positives = int((targets >= 0).sum()), int((targets == 1).sum())
+    if not positives:
+        return None
+    if positives == known:
+        return 1.0
+    harmonic = float(np.sum(1 / np.arange(1, known + 1)))
+    return (positives - 1 + (known - positives) * harmonic / known) / (known - 1)
+
+
 def voc11_average_precision(scores: Scores, targets: Targets) -> float | None:
     """VOC2007's eleven-point average precision of one class, arrays [N]; None without a positive.
 

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from t2ipal.errors import UserError
-from t2ipal.evaluation import metrics
-from t2ipal.evaluation.calibration import Calibration
+from t2ipal.evaluation import metrics, predictions
+from t2ipal.evaluation.calibration import Calibration, of_model
+from t2ipal.evaluation.scores import SCORES_FILE
+from t2ipal.evaluation.scores import write as write_scores
 from t2ipal.features import store
 from t2ipal.features.store import Features
-from t2ipal.io import atomic_path, canonical_json, write_json
+from t2ipal.io import write_json
 from t2ipal.learning import models
 
-SCORES_FILE = "scores.parquet"
 TOP_K = 3
 OVERALL = ("CP", "CR", "CF1", "OP", "OR", "OF1")
 
@@ -35,12 +33,14 @@ def compute(
 ) -> dict[str, float]:
     """The figures of the table: mAP, VOC's eleven-point mAP, and precision, recall and F1 of the top three.
 
+    ``mAP_chance`` is the mAP that is expected of a random order of the images.
     With a calibration also precision, recall and F1 at its thresholds (names without suffix), and ``ECE``, the
     expected calibration error of its probabilities.
     """
     top = asdict(metrics.classification(metrics.top_k_predictions(scores, targets, TOP_K), targets))
     figures = {
         "mAP": metrics.mean_average_precision(scores, targets),
+        "mAP_chance": metrics.mean_average_precision(scores, targets, metrics.chance_average_precision),
         "mAP_voc11": metrics.mean_average_precision(scores, targets, metrics.voc11_average_precision),
         **{f"{name}_top{TOP_K}": top[name] for name in OVERALL},
     }
@@ -71,22 +71,6 @@ def per_class(
     return {label: dict(zip(found, row, strict=True)) for label, row in zip(labels, rows, strict=True)}
 
 
-def _calibration(model: dict[str, Any], names: Sequence[str], model_dir: Path) -> Calibration | None:
-    values = model.get("calibration")
-    if values is None:
-        return None
-    try:
-        calibration = Calibration.from_dict(values)
-    except ValueError as error:
-        raise UserError(f"key 'calibration' of model {model_dir} is damaged ({error}); train it again") from None
-    if len(calibration.thresholds) != len(names):
-        raise UserError(
-            f"key 'calibration' of model {model_dir} is of {len(calibration.thresholds)} classes, "
-            f"the model recognises {len(names)}; train it again"
-        )
-    return calibration
-
-
 def _check(model: dict[str, Any], names: Sequence[str], features: Features, model_dir: Path) -> None:
     """Refuse features that the model cannot be measured on."""
     if not len(features.keys):
@@ -110,24 +94,6 @@ def _backbone(features: Mapping[str, Any]) -> str:
     return f"{features['backbone']} ({pretrained})" if pretrained else str(features["backbone"])
 
 
-def _write_scores(
-    output: Path,
-    keys: Sequence[str],
-    targets: metrics.Targets,
-    scores: NDArray[np.float32],
-    metadata: dict[str, Any],
-) -> None:
-    classes = scores.shape[1]
-    columns = {
-        "key": pa.array(list(keys), pa.string()),
-        "target": pa.FixedSizeListArray.from_arrays(pa.array(targets.astype(np.int8).ravel()), classes),
-        "score": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), classes),
-    }
-    table = pa.table(columns).replace_schema_metadata({b"t2ipal": canonical_json(metadata).encode()})
-    with atomic_path(output) as partial:
-        pq.write_table(table, partial)
-
-
 @dataclass(frozen=True)
 class Job:
     """One evaluation: its unit's settings and fingerprint, the model's directory, the ``metrics.json`` to write."""
@@ -147,7 +113,8 @@ class Job:
     def is_current(self, features: Sequence[Path]) -> bool:
         """Whether its results are there and newer than model and features."""
         inputs = [*features, self.model / models.MODEL_FILE, self.model / models.WEIGHTS_FILE]
-        results = [self.output, self.output.with_name(SCORES_FILE)]
+        names = [SCORES_FILE, *([predictions.FILE] if self.settings["benchmark"]["name"] == "own" else [])]
+        results = [self.output, *map(self.output.with_name, names)]
         try:
             made = min(path.stat().st_mtime_ns for path in results)
             return made >= max(path.stat().st_mtime_ns for path in inputs)
@@ -168,29 +135,53 @@ def evaluate_all(jobs: Sequence[Job], features: Sequence[Path]) -> None:
             evaluate(job.settings, job.model, data, job.output.parent, job.fingerprint)
 
 
+def _protocol(settings: Mapping[str, Any], data: Features) -> str | None:
+    """The protocol id of the settings, or else that of the features; with the number of images that are left out.
+
+    Raises:
+        UserError: more images are left out than the configuration puts up with.
+    """
+    protocol: str | None = settings.get("protocol", data.meta.get("protocol"))
+    count, left_out = len(data.keys), len(data.missing)
+    if not left_out or protocol is None:
+        return protocol
+    tolerated = settings["benchmark"].get("missing", 0.0)
+    if left_out > tolerated * (count + left_out):
+        first = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in data.missing[:3])
+        raise UserError(
+            f"{left_out} of {count + left_out} test images are missing or unreadable ({first}); restore them, or raise "
+            "benchmark.missing to leave them out (their number is in the protocol id)"
+        )
+    return f"{protocol}/missing-{left_out}"
+
+
 def evaluate(settings: dict[str, Any], model_dir: Path, data: Features, output_dir: Path, fingerprint: str) -> None:
     """Score the test features with the model in ``model_dir``; write ``scores.parquet``, then ``metrics.json``.
 
     The seed recorded is the one that the model was trained with, null if it learns nothing. The protocol id is
-    that of the settings, or else the one that the features were extracted under.
+    that of the settings, or else the one that the features were extracted under. Where no label of any image is
+    known there are no metrics. Of images of one's own, ``predictions.csv`` says what is recognised.
 
     Raises:
         UserError: model and features do not belong together, the model's calibration is damaged, a score is not
-            finite, or no class has a positive.
+            finite, too many images are missing, or no class has a positive.
     """
     model, head = models.read_description(model_dir), models.load(model_dir)
     names = list(head.labels)
     _check(model, names, data, model_dir)
-    calibration = _calibration(model, names, model_dir)
+    calibration = of_model(model, len(names), model_dir)
+    protocol = _protocol(settings, data)
     scores = head.scores(data.global_, data.local, data.length).numpy()
     targets = data.targets(names)
+    known = bool((targets != -1).any())
     if not np.isfinite(scores).all():
         raise UserError(f"model {model_dir} gives scores that are not finite; its training has diverged")
-    if not (targets == 1).any():
+    if known and not (targets == 1).any():
         raise UserError("no test image shows a class of the model, so there is nothing to measure")
-    classes = per_class(scores, targets, names, calibration)
-    protocol = settings.get("protocol", data.meta.get("protocol"))
-    _write_scores(output_dir / SCORES_FILE, data.keys, targets, scores, {"labels": names, "protocol": protocol})
+    classes = per_class(scores, targets, names, calibration) if known else {name: {} for name in names}
+    write_scores(output_dir / SCORES_FILE, data.keys, targets, scores, {"labels": names, "protocol": protocol})
+    if settings["benchmark"]["name"] == "own":
+        predictions.write(output_dir / predictions.FILE, data.keys, names, scores, calibration)
     record = {
         "benchmark": settings["benchmark"]["name"],
         "method": model["method"],
@@ -198,10 +189,12 @@ def evaluate(settings: dict[str, Any], model_dir: Path, data: Features, output_d
         "seed": model["settings"].get("seed"),
         "protocol": protocol,
         "fingerprint": fingerprint,
+        "model": model_dir.name,
         "images": len(data.keys),
-        "metrics": compute(scores, targets, calibration),
+        "missing": data.missing,
+        "metrics": compute(scores, targets, calibration) if known else {},
         "per_class": classes,
-        "per_class_AP": {name: found["AP"] for name, found in classes.items()},
-        "classes_without_positives": [name for name, found in classes.items() if not found["positives"]],
+        "per_class_AP": {name: found.get("AP") for name, found in classes.items()},
+        "classes_without_positives": [name for name, found in classes.items() if not found.get("positives")],
     }
     write_json(output_dir / "metrics.json", record)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from t2ipal.errors import UserError
-from t2ipal.io import atomic_path
+from t2ipal.io import swept_path
 
 METADATA = b"t2ipal"
+# What is known of a part when it is written: of how it was made, and which images it lacks. Parts may differ in it.
+FACTS = b"t2ipal_facts"
 FORMAT = 1
 
 # Local features of more bytes than this are kept in a file, not in RAM.
 RAM_LIMIT = 2**30
 # What reading holds at a time: decoded features, and compressed pages of a column.
 BLOCK_BYTES, PAGES_BYTES = 2**20, 2**18
+
+# Batches that wait for being written, beside the one that is written and the one that is made.
+_WAITING = 2
 
 _LIGHT = ["key", "labels", "unknown", "length"]
 _FEATURES = ["global.list.element", "local.list.element"]
@@ -63,6 +71,8 @@ class Features:
     local: NDArray[np.float16]
     length: NDArray[np.int16]
     meta: dict[str, Any]
+    # Images that could not be read, by key, file and reason: they are no rows.
+    missing: list[dict[str, str]] = field(default_factory=list)
 
     def targets(self, names: Sequence[str]) -> NDArray[np.int8]:
         """[N, C]: 1 present, 0 absent, -1 unknown."""
@@ -82,8 +92,8 @@ def target_matrix(
 
 
 def _fixed(values: NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:
-    flat = values.reshape(len(values), -1).astype(np.float16, copy=False)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+    flat = values.astype(np.float16, copy=False).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), math.prod(values.shape[1:]))
 
 
 def _record_batch(rows: Rows) -> pa.RecordBatch:
@@ -99,36 +109,87 @@ def _record_batch(rows: Rows) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Features have too many values for a dictionary to pay: without, reading takes a fifth of the time."""
-    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False, use_byte_stream_split=_FEATURES)
+class _Part:
+    """A Parquet part that grows by row groups."""
+
+    def __init__(self, path: Path, describe: dict[str, Any]) -> None:
+        self._path, self._describe = path, describe
+        self._writer: pq.ParquetWriter | None = None
+        self.rows = 0
+
+    def add(self, rows: Rows) -> None:
+        """Features have too many values for a dictionary to pay: without, reading takes a fifth of the time.
+
+        Smallest and largest values, which nobody asks for, would take a third of the time of writing.
+        """
+        batch = _record_batch(rows)
+        if self._writer is None:
+            shape = {"format": FORMAT, "L": int(rows.local.shape[1]), "D": int(rows.local.shape[2])}
+            metadata = {METADATA: json.dumps({**self._describe, **shape}, sort_keys=True).encode()}
+            self._writer = pq.ParquetWriter(
+                self._path,
+                batch.schema.with_metadata(metadata),
+                compression="zstd",
+                use_dictionary=False,
+                use_byte_stream_split=_FEATURES,
+                write_statistics=False,
+            )
+        self._writer.write_batch(batch)
+        self.rows += len(rows.keys)
+
+    def close(self, facts: dict[str, Any] | None = None) -> bool:
+        """Whether there was anything to write."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return False
+        if facts is not None:
+            writer.add_key_value_metadata({FACTS: json.dumps(facts, sort_keys=True).encode()})
+        writer.close()
+        return True
 
 
-def write(path: Path, batches: Iterable[Rows], describe: dict[str, Any]) -> int:
+def write(
+    path: Path,
+    batches: Iterable[Rows],
+    describe: dict[str, Any],
+    facts: Callable[[], dict[str, Any]] = dict,
+) -> int:
     """Stream batches into one Parquet part, each as a row group, atomically; returns the number of rows.
 
-    ``describe`` becomes the schema's metadata, with L and D added.
+    A thread converts and compresses them while the next one is made; at most four batches are in memory. What a killed
+    process left of this part is removed.
+
+    Args:
+        path: the file, which appears when it is complete.
+        batches: at least one, which may have no rows.
+        describe: becomes the schema's metadata, with L and D added; all parts of one source must agree in it.
+        facts: asked after the last batch for what else there is to say of this part; ``missing`` is the images that
+            are not among its rows.
 
     Raises:
         UserError: there is nothing to write.
     """
-    count, writer = 0, None
-    with atomic_path(path) as partial:
+    with swept_path(path) as partial:
+        part = _Part(partial, describe)
         try:
-            for rows in batches:
-                batch = _record_batch(rows)
-                if writer is None:
-                    shape = {"format": FORMAT, "L": int(rows.local.shape[1]), "D": int(rows.local.shape[2])}
-                    metadata = {METADATA: json.dumps({**describe, **shape}, sort_keys=True).encode()}
-                    writer = _writer(partial, batch.schema.with_metadata(metadata))
-                writer.write_batch(batch)
-                count += len(rows.keys)
+            _add_all(part, batches)
+            if not part.close(facts()):
+                raise UserError(f"no rows to write to {path}: its source is empty")
         finally:
-            if writer is not None:
-                writer.close()
-        if writer is None:
-            raise UserError(f"no rows to write to {path}: its source is empty")
-    return count
+            part.close()
+    return part.rows
+
+
+def _add_all(part: _Part, batches: Iterable[Rows]) -> None:
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, "writer") as writer:
+        for rows in batches:
+            # The oldest is being written, or is done: its error ends the work here.
+            while len(waiting) > _WAITING or (waiting and waiting[0].done()):
+                waiting.popleft().result()
+            waiting.append(writer.submit(part.add, rows))
+        for future in waiting:
+            future.result()
 
 
 @contextmanager
@@ -141,13 +202,14 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise UserError(f"cannot read feature file {path}: {error}; delete it and run again") from None
 
 
-def _light(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """All columns but the features, and what the part says of itself."""
+def _light(path: Path) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
+    """All columns but the features, what the part says of itself, and its facts."""
     with _opened(path) as file:
-        metadata = (file.schema_arrow.metadata or {}).get(METADATA)
-        if metadata is None:
+        metadata = file.metadata.metadata or {}
+        if METADATA not in metadata:
             raise UserError(f"{path} is not a t2ipal feature file; delete it and run again")
-        return file.read(columns=_LIGHT, use_threads=False).replace_schema_metadata(None), json.loads(metadata)
+        table = file.read(columns=_LIGHT, use_threads=False).replace_schema_metadata(None)
+        return table, json.loads(metadata[METADATA]), json.loads(metadata.get(FACTS, b"{}"))
 
 
 def _blocks(paths: Sequence[Path], column: str, width: int) -> Iterator[NDArray[np.float16]]:
@@ -200,10 +262,10 @@ def read(paths: Sequence[Path], scratch: Path | None = None) -> Features:
     """
     opened = [_light(path) for path in paths]
     first = opened[0][1]
-    for path, (_, meta) in zip(paths, opened, strict=True):
+    for path, (_, meta, _) in zip(paths, opened, strict=True):
         if meta != first:
             raise UserError(f"{path} does not belong to the same features as {paths[0]}")
-    table = pa.concat_tables([part for part, _ in opened])
+    table = pa.concat_tables([part for part, _, _ in opened])
     rows, positions, width = table.num_rows, first["L"], first["D"]
     blocks, size = _blocks(paths, "local", positions * width), positions * width
     if 2 * rows * size <= RAM_LIMIT:
@@ -218,4 +280,5 @@ def read(paths: Sequence[Path], scratch: Path | None = None) -> Features:
         local=local.reshape(rows, positions, width),
         length=table["length"].to_numpy().astype(np.int16),
         meta=first,
+        missing=[record for _, _, facts in opened for record in facts.get("missing", [])],
     )

@@ -103,3 +103,12 @@ class DualHead:
             for piece, valid in local_pieces(local, length, batch, self.positive)
         )
         return torch.cat([torch.empty(0, len(self.labels)), *parts])
+
+    @torch.inference_mode()
+    def heatmaps(self, local: Array, length: Array | None = None, batch: int = 1024) -> Tensor:
+        """Where each class would be, [N, C, L], float32 on the CPU: the weights of the aggregation."""
+        parts = (
+            sharpen(local_cosines(piece, self.positive), self.tau_s, valid).float().cpu()
+            for piece, valid in local_pieces(local, length, batch, self.positive)
+        )
+        return torch.cat([torch.empty(0, len(self.labels), local.shape[1]), *parts])

@@ -114,6 +114,17 @@ class EnsembleHead:
             total += weight * (member.scores(global_, local, length, batch) - mean) / deviation
         return total
 
+    def heatmaps(self, local: Array, length: Array | None = None, batch: int = 1024) -> Tensor:
+        """The mean [N, C, L] of the heatmaps of those members that have some.
+
+        Raises:
+            ValueError: none has.
+        """
+        found = [member.heatmaps(local, length, batch) for member in self.members if hasattr(member, "heatmaps")]
+        if not found:
+            raise ValueError("no member of the ensemble has heatmaps")
+        return torch.stack(found).mean(dim=0)
+
 
 def fit_ensemble(heads: Sequence[Scorer], held_out: Sequence[Tensor], weights: Sequence[float]) -> EnsembleHead:
     """An ensemble whose means and standard deviations are those of held-out scores.

@@ -44,6 +44,13 @@ class Scorer(Protocol):
         """The same head with its tensors on ``device``."""
 
 
+def localises(head: Scorer) -> bool:
+    """Whether a head has class-wise heatmaps: ``heatmaps(local, length, batch)``, as ``Head``."""
+    if isinstance(head, EnsembleHead):
+        return any(localises(member) for member in head.members)
+    return hasattr(head, "heatmaps")
+
+
 def assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
     """The head that ``description`` and ``tensors`` tell of.
 

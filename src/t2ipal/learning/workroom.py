@@ -17,7 +17,6 @@ from t2ipal.errors import UserError
 from t2ipal.features import store
 from t2ipal.io import canonical_json, digest
 from t2ipal.labels import LabelSet
-from t2ipal.layout import VERSIONS
 from t2ipal.learning.checkpoints import Checkpoint
 from t2ipal.learning.data import Samples, few, split
 from t2ipal.learning.models import MODEL_FILE, WEIGHTS_FILE
@@ -27,6 +26,7 @@ from t2ipal.learning.tower import TextTower
 from t2ipal.learning.training import Divided, Part, TunedAdapters
 from t2ipal.methods import Role
 from t2ipal.settings import PromptSettings, RealSettings, TrainingSettings
+from t2ipal.units import VERSIONS
 from t2ipal.verification.store import read as read_scores
 
 if TYPE_CHECKING:

@@ -131,7 +131,7 @@ def _printable(row: Row) -> Row:
     )
 
 
-def _styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+def line_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each name: the preferred one or the next that is free, as long as there is one."""
     found: dict[str, int] = {}
     for name in names:
@@ -164,7 +164,7 @@ def _study(figure: Figure, experiment: Experiment, rows: Sequence[Row]) -> None:
     axes = figure.subplots()
     own = [row for row in rows if row.point is not None]
     references = [row for row in rows if row.point is None]
-    styles = _styles(list(dict.fromkeys(row.method for row in (*own, *references))))
+    styles = line_styles(list(dict.fromkeys(row.method for row in (*own, *references))))
     points = list(dict.fromkeys(row.point for row in own))
     places, numeric = _places(points, experiment.log)
     for method in dict.fromkeys(row.method for row in own):
@@ -233,7 +233,7 @@ def _table(figure: Figure, rows: Sequence[Row]) -> None:
     panels = _panels(rows)
     sizes = [len(panel) for panel in panels]
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=sizes)[:, 0]
-    styles = _styles(list(dict.fromkeys(row.trained_on for row in rows)))
+    styles = line_styles(list(dict.fromkeys(row.trained_on for row in rows)))
     for axes, panel in zip(grid, panels, strict=True):
         _panel(axes, panel, styles)
     grid[-1].set_xlabel(f"{METRIC} (%)")

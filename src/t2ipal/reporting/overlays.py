@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from t2ipal.benchmarks.base import ImageSplit
 from t2ipal.errors import UserError
 from t2ipal.io import read_json
 from t2ipal.reporting.examples import evenly, first_of_each
@@ -69,12 +71,18 @@ def model_heatmaps(model: Path, local: NDArray[Any], length: NDArray[Any]) -> ND
     return np.asarray(head.heatmaps(local, length), dtype=np.float32)
 
 
-def images(settings: BenchmarkSettings, keys: Sequence[str]) -> list[Image.Image]:
-    """The test images named by ``keys``, in their order."""
+@cache
+def _test_split(settings: BenchmarkSettings) -> tuple[ImageSplit, dict[str, int]]:
+    """The test images, and the place of each key; once, as annotations are read for it and two sections ask."""
     from t2ipal import benchmarks
 
     split = benchmarks.load(settings).split("test")
-    index = {key: position for position, key in enumerate(split.keys)}
+    return split, {key: position for position, key in enumerate(split.keys)}
+
+
+def images(settings: BenchmarkSettings, keys: Sequence[str]) -> list[Image.Image]:
+    """The test images named by ``keys``, in their order."""
+    split, index = _test_split(settings)
     return [split.image(index[key]) for key in keys]
 
 

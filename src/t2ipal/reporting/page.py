@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from t2ipal import benchmarks
-from t2ipal.config import Config
+from t2ipal.config import Config, members
 from t2ipal.errors import UserError
 from t2ipal.experiments import experiments
+from t2ipal.identity import local_directory
 from t2ipal.io import write_text
 from t2ipal.reporting.records import collect
-from t2ipal.reporting.sections import BUILDERS
+from t2ipal.reporting.sections import sections
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -39,18 +41,28 @@ def _environment() -> Environment:
     )
 
 
+def _shows_drawings(config: Config) -> bool:
+    """Whether images of the embedded benchmark or of the embedded generator may be shown, whose makers are named."""
+    model = local_directory(config.synthesis.model)
+    pack = Path(str(files("t2ipal.pack")), "models").resolve()
+    return config.benchmark.name == "openmoji" or (model is not None and model.resolve().is_relative_to(pack))
+
+
 def render(config: Config) -> str:
     """The report as HTML. Its bytes depend on the run's files, the configuration and the installed versions only.
 
     Raises:
         UserError: a metrics file is missing or damaged; a shard, model or feature file that is there is damaged.
     """
-    results = collect(experiments(config)["summary"])
+    summary = experiments(config)["summary"]
+    results = collect(summary)
     template = _environment().get_template("report.html.j2")
+    found = [benchmarks.load(member.benchmark) for member in members(config)]
     return template.render(
-        benchmark=config.benchmark.name,
-        attribution=benchmarks.load(config.benchmark).attribution,
-        sections=[build(config, results) for build in BUILDERS],
+        benchmark=", ".join(dict.fromkeys(benchmark.settings.name for benchmark in found)),
+        embedded=any(map(_shows_drawings, members(config))),
+        attribution=" ".join(dict.fromkeys(benchmark.attribution for benchmark in found)),
+        sections=sections(config, results, summary.units),
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from t2ipal.config import Config
+from t2ipal.config import Config, members
 from t2ipal.errors import UserError
 from t2ipal.experiments import Entry, Experiment, trained_on
 from t2ipal.io import read_json
@@ -150,13 +150,19 @@ def spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def _trained_on(config: Config, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What each method learns from on each benchmark of the run."""
+    configs: dict[str, Config] = {member.benchmark.name: member for member in members(config)}
+    return {(name, method): trained_on(method, configs.get(name, config)) for name, method in pairs}
+
+
 def rows(found: Sequence[Record], config: Config) -> list[Row]:
     """Records joined over seeds. Numbers of different protocols or points are never joined."""
     groups: dict[tuple[str, str, str, str, str, Any], list[Record]] = {}
     for record in found:
         key = (record.benchmark, record.method, record.backbone, record.metric, record.protocol, record.point)
         groups.setdefault(key, []).append(record)
-    sources = {method: trained_on(method, config) for method in dict.fromkeys(record.method for record in found)}
+    sources = _trained_on(config, {(record.benchmark, record.method) for record in found})
     return [
         Row(
             benchmark=benchmark,
@@ -167,7 +173,7 @@ def rows(found: Sequence[Record], config: Config) -> list[Row]:
             sd=spread([record.value for record in group]),
             seeds=tuple(record.seed for record in group),
             protocol=protocol,
-            trained_on=sources[method],
+            trained_on=sources[benchmark, method],
             point=point,
         )
         for (benchmark, method, backbone, metric, protocol, point), group in groups.items()

@@ -12,10 +12,11 @@ from typing import Any
 
 from t2ipal.config import Config
 from t2ipal.errors import UserError
-from t2ipal.experiments import named
+from t2ipal.evaluation.predictions import FILE
+from t2ipal.experiments import Experiment, named
 from t2ipal.io import write_json, write_text
 from t2ipal.reporting import curves
-from t2ipal.reporting.records import Record, Row, collect, records, rows
+from t2ipal.reporting.records import Record, Result, Row, collect, records, rows
 from t2ipal.reporting.study import study_text
 from t2ipal.reporting.table import plain_text
 
@@ -42,8 +43,8 @@ def _plain(item: Record | Row, study: bool) -> dict[str, Any]:
 def csv_text(found: Sequence[Record], joined: Sequence[Row], study: bool = False) -> str:
     """Records (statistic ``value``), then rows as two lines each (``mean``, ``sd``) without seed and fingerprint."""
     columns = (*COLUMNS, "point") if study else COLUMNS
-    sources = {row.method: row.trained_on for row in joined}
-    lines = [{"statistic": "value", "trained_on": sources[r.method], **_plain(r, study)} for r in found]
+    sources = {(row.benchmark, row.method): row.trained_on for row in joined}
+    lines = [{"statistic": "value", "trained_on": sources[r.benchmark, r.method], **_plain(r, study)} for r in found]
     for row in joined:
         common = {key: value for key, value in _plain(row, study).items() if key in columns}
         lines += [{**common, "statistic": "mean", "value": row.mean}, {**common, "statistic": "sd", "value": row.sd}]
@@ -58,6 +59,14 @@ def _show(text: str) -> None:
     """Print, also where the terminal's encoding lacks a character."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), end="")
+
+
+def _unmeasured(experiment: Experiment, results: Sequence[Result]) -> str:
+    """Where the predictions of images without labels are, of which there are no numbers."""
+    pairs = zip(experiment.entries, results, strict=True)
+    where = [entry.layout.directory(entry.unit) / FILE for entry, result in pairs if not result.content.metrics]
+    lines = ["no label of these images is known, so nothing is measured; what is recognised in them is in", *where]
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines)) if where else ""
 
 
 def write_summary(config: Config, output: Path, name: str = "summary") -> None:
@@ -77,9 +86,10 @@ def write_summary(config: Config, output: Path, name: str = "summary") -> None:
     """
     experiment = named(config, name)
     study = experiment.label is not None
-    found = records(collect(experiment))
+    results = collect(experiment)
+    found = records(results)
     joined = rows(found, config)
-    table = study_text(experiment, joined) if study else plain_text(joined)
+    table = study_text(experiment, joined) if study else plain_text(joined) + _unmeasured(experiment, results)
     content: dict[str, Any] = {
         "records": [_plain(item, study) for item in found],
         "rows": [_plain(item, study) for item in joined],

@@ -26,6 +26,8 @@ TITLES = {
     "OR": "OR calibrated",
     "ECE": "ECE",
 }
+# Of the images, not of a method: a line below the table.
+CHANCE = "mAP_chance"
 _GAP = "  "
 
 
@@ -48,6 +50,12 @@ class Table:
     protocol: str
     metrics: tuple[str, ...]
     lines: tuple[Line, ...]
+    chance: str | None = None
+
+    @property
+    def note(self) -> str | None:
+        """What numbers are to be seen beside."""
+        return self.chance and f"a random order of the images is expected to have mAP {self.chance}"
 
 
 def title(metric: str) -> str:
@@ -81,11 +89,12 @@ def _line(method: str, rows: Sequence[Row]) -> Line:
 
 
 def _table(key: tuple[str, str, str], rows: Sequence[Row]) -> Table:
-    known = {row.metric for row in rows}
+    known = {row.metric for row in rows} - {CHANCE}
     metrics = [metric for metric in TITLES if metric in known] + sorted(known - set(TITLES))
     methods = dict.fromkeys(row.method for row in rows)
     lines = tuple(_line(method, [row for row in rows if row.method == method]) for method in methods)
-    return Table(*key, metrics=tuple(metrics), lines=lines)
+    chance = next((f"{100 * row.mean:.2f}" for row in rows if row.metric == CHANCE), None)
+    return Table(*key, metrics=tuple(metrics), lines=lines, chance=chance)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -144,6 +153,7 @@ def _plain(table: Table) -> str:
     captions = [f"protocol {table.protocol}", f"percent, mean ± sd over seeds; backbone {table.backbone}"]
     if "CF1" in metrics:
         captions.append(f"{TERMINAL_METRICS['CF1']}: at each class's threshold, learned on held-out training data")
+    captions += [table.note] if table.note else []
     wrapped = [line for caption in captions for line in textwrap.wrap(caption, WIDTH)]
     return "\n".join([head, rule, *body, rule, *wrapped]) + "\n"
 

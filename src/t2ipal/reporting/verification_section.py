@@ -11,7 +11,7 @@ import numpy as np
 from t2ipal.reporting.section import Section
 from t2ipal.verification.store import Scores, read
 
-_HEAD = ("verification", "Labels that survive", "verification.html.j2")
+HEAD = ("verification", "Labels that survive", "verification.html.j2")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def surviving_labels_section(paths: Sequence[Path], seed: int, least: float) -> 
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         return Section(
-            *_HEAD,
+            *HEAD,
             {},
             f"The synthetic images of seed {seed} are not verified: {missing} is missing. No method needs it whose "
             "labels are hard; `snakemake verification_all` makes it.",
@@ -69,4 +69,4 @@ def surviving_labels_section(paths: Sequence[Path], seed: int, least: float) -> 
         "backbone": scores.meta["backbone"],
         "warning": scores.meta["warning"],
     }
-    return Section(*_HEAD, content)
+    return Section(*HEAD, content)

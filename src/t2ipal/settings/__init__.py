@@ -1,8 +1,9 @@
 """The sections of the configuration, one strict model per stage: every key is described here, once."""
 
 from t2ipal.settings.base import Fraction, Strict, Template
+from t2ipal.settings.benchmarks import BenchmarkSettings
 from t2ipal.settings.captions import CaptionSettings, CorpusSettings, LlmSettings, SourceName, TemplateSettings
-from t2ipal.settings.images import BenchmarkSettings, FeatureSettings, SynthesisSettings, VerificationSettings
+from t2ipal.settings.images import FeatureSettings, SynthesisSettings, VerificationSettings
 from t2ipal.settings.learning import (
     AdapterSettings,
     ClipAdapterSettings,

@@ -79,8 +79,8 @@ class CaptionSettings(Strict):
     """Stage 1: captions with labels mined from their text."""
 
     total: int = Field(1600, ge=1, description="Captions per seed; a higher number only adds to them.")
-    sources: dict[SourceName, Annotated[float, Field(gt=0)]] = Field(
-        {"template": 1.0}, min_length=1, description="Weights of the sources: template, prompts, llm, corpus."
+    sources: dict[SourceName, Annotated[float, Field(ge=0)]] = Field(
+        {"template": 1.0}, description="Weights of the sources: template, prompts, llm, corpus; 0 leaves one out."
     )
     counts: dict[SourceName, Annotated[int, Field(ge=0)]] = Field(
         {}, description="Captions of each source instead of weights; they must add up to total."
@@ -111,6 +111,8 @@ class CaptionSettings(Strict):
             raise ValueError(
                 f"captions.counts add up to {sum(self.counts.values())}, not to captions.total {self.total}"
             )
+        if not self.used:
+            raise ValueError("captions.sources leaves every source out; give one of them a weight above 0")
         if "corpus" in self.used and not self.corpus.files:
             raise ValueError("captions.corpus.files is empty; name the files of the corpus")
         return self

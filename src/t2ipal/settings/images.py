@@ -1,4 +1,4 @@
-"""The sections of the stages that make images and their features, and of the benchmark."""
+"""The sections of the stages that make images and their features."""
 
 from __future__ import annotations
 
@@ -7,22 +7,6 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from t2ipal.settings.base import Precision, Strict, Template
-
-
-class BenchmarkSettings(Strict):
-    """What is recognised and on which images it is measured."""
-
-    name: Literal["openmoji"] = Field("openmoji", description="Benchmark: openmoji (embedded, needs no download).")
-    labels: str = Field("voc2007", description="Label set: name of a shipped one, or path of a YAML file.")
-    test_images: int = Field(2000, ge=20, description="Test scenes (openmoji).")
-    train_images: int = Field(
-        1600, ge=20, description="Real training scenes, for oracle, few-shot and partial-label rows only (openmoji)."
-    )
-    val_images: int = Field(
-        1000,
-        ge=20,
-        description="Validation scenes, for the pack's gates and for development; no row uses them (openmoji).",
-    )
 
 
 class SynthesisSettings(Strict):
@@ -95,7 +79,20 @@ class FeatureSettings(Strict):
     attnpool_positional: bool = Field(
         False, description="Keep the attention pool's positional embedding in local features (★ TaI-DPT leaves it out)."
     )
+    input_size: int | None = Field(
+        None, ge=16, description="Side of the tower's input in pixels; none: the model's own (224 for most)."
+    )
+    resize: Literal["crop", "squash"] | None = Field(
+        None,
+        description="How images become squares: crop (short side, then centre) or squash; none: the model's own way.",
+    )
     precision: Precision = Field("float32", description="Precision of the towers.")
     batch_size: int = Field(100, ge=1, description="Images or captions encoded together.")
     part_size: int = Field(5000, ge=1, description="Rows per Parquet part of real images and captions.")
+    parts_per_job: int = Field(
+        1, ge=1, description="Parts of synthetic images that one job makes, from one loading of the CLIP."
+    )
+    workers: int | None = Field(
+        None, ge=0, description="Processes that decode images; none: none on a CPU, up to 8 beside a GPU."
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")

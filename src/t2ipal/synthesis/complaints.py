@@ -19,9 +19,15 @@ def complaint(key: str, reference: str, error: BaseException) -> str:
     model = f"{key} '{reference}'"
     if "AutoPipeline can't find a pipeline" in str(error):
         return f"{model} is not a text-to-image pipeline that diffusers knows; choose one that is"
+    if any("variant=None" in str(cause) for cause in causes(error)):
+        return (
+            f"{model} has no weights as safetensors, and files that could run code are not read; choose another model"
+        )
     if any(f"variant{sign}" in str(cause) for cause in causes(error) for sign in ("=", " ")):
         return f"{model} has no weights of the variant that synthesis.variant names; mend it"
     told = refusal(model, "synthesis.revision", error)
+    if told is None and "file named model_index.json" in str(error):
+        told = f"{model} has no model_index.json: it is no pipeline of diffusers; choose another model"
     return told or f"cannot load {model}: {first_line(error)}; check the model's files"
 
 

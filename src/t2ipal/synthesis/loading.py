@@ -15,7 +15,7 @@ from t2ipal.identity import local_directory
 from t2ipal.io import read_json
 from t2ipal.preflight import PIPELINE_INDEX, check_model
 from t2ipal.synthesis import lora
-from t2ipal.synthesis.complaints import LOADING, complaint, complete_weights
+from t2ipal.synthesis.complaints import complaint, complete_weights
 from t2ipal.synthesis.notices import say
 from t2ipal.synthesis.schedulers import scheduler_of
 
@@ -59,7 +59,6 @@ def open_pipeline(settings: Settings, device: str) -> Any:
 
 def _load(settings: Settings, device: str) -> Any:
     from diffusers import AutoPipelineForText2Image
-    from safetensors import SafetensorError
 
     auto: Any = AutoPipelineForText2Image
     reference, directory = settings["model"], local_directory(settings["model"])
@@ -80,7 +79,9 @@ def _load(settings: Settings, device: str) -> Any:
             if not settings[_CHECKER]:
                 options |= _without_checker(auto.load_config(source, revision=revision))
             return auto.from_pretrained(source, **options)
-    except (SafetensorError, *LOADING) as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(complaint("synthesis.model", reference, error)) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from t2ipal.errors import UserError
 from t2ipal.hub import first_line
 from t2ipal.identity import local_directory
-from t2ipal.synthesis.complaints import LOADING, complaint
+from t2ipal.synthesis.complaints import complaint
 
 _SUFFIX = ".safetensors"
 
@@ -57,7 +57,7 @@ def merge(pipeline: Any, reference: str, name: str | None, scale: float) -> None
             pipeline.unload_lora_weights()
     except SafetensorError as error:
         raise UserError(f"cannot load synthesis.lora '{reference}': {first_line(error)}; restore the file") from error
-    except LOADING as error:
+    except Exception as error:
         raise UserError(complaint("synthesis.lora", reference, error)) from error
     if not adapted:
         raise UserError(

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from t2ipal.errors import UserError
 
@@ -104,3 +105,9 @@ def shards(captions: int, replicas: int, size: int) -> list[Shard]:
         for replica in range(replicas)
         for chunk in range(-(-captions // size))
     ]
+
+
+@lru_cache(maxsize=64)
+def shard_names(captions: int, replicas: int, size: int) -> tuple[str, ...]:
+    """The names of ``shards``; the same tuple for the many units that have the same."""
+    return tuple(shard.name for shard in shards(captions, replicas, size))

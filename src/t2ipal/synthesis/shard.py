@@ -28,6 +28,7 @@ from t2ipal.synthesis.archive import Member, member, read_members, trailer
 from t2ipal.synthesis.encoding import Encoded
 from t2ipal.synthesis.notices import say
 from t2ipal.synthesis.plan import Sample
+from t2ipal.synthesis.spool import Spool
 
 Record = dict[str, Any]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -118,19 +119,22 @@ class ShardWriter:
         recipe: Recipe,
         batch_size: int,
         donors: Sequence[Path] = (),
+        scratch: Path | None = None,
     ) -> None:
         """Open the work file, keep what is good in it, cut the rest; begin an empty one with what a donor has.
 
-        ``donors`` are finished shards that begin with the same samples.
+        ``donors`` are finished shards that begin with the same samples. With ``scratch``, a directory of this node,
+        images are kept there and go into the work file in large writes, the last one when it is closed.
 
         Raises:
-            UserError: the directory cannot be written to, or another process draws this shard.
+            UserError: a directory cannot be written to, or another process draws this shard.
         """
         self.output, self.samples, self.recipe, self.batch_size = output, samples, recipe, batch_size
         self.part = output.with_name(f"{output.name}.part")
         self.label = label_of(output)
         self.manifest = output.with_suffix(".json")
         self.records: list[Record] = []
+        self._spool = Spool(scratch) if scratch is not None else None
         with writing(self.part):
             output.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self._open()
@@ -144,7 +148,19 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._handle.close()
+        try:
+            self._settle()
+        finally:
+            self._handle.close()
+            if self._spool:
+                self._spool.close()
+
+    def _settle(self) -> None:
+        """Bring what is in the spool into the work file."""
+        if self._spool and self._spool.size:
+            with writing(self.part):
+                for piece in self._spool.drain():
+                    self._write(piece)
 
     def _open(self) -> io.FileIO:
         if self.output.exists() and not self.manifest.exists() and not self.part.exists() and self.label.exists():
@@ -228,9 +244,15 @@ class ShardWriter:
             self.recipe.members(sample, drawn)
             for sample, drawn in zip(self.samples[start : start + len(batch)], batch, strict=True)
         ]
+        data = b"".join(data for data, _ in pieces)
         with writing(self.part):
-            self._write(b"".join(data for data, _ in pieces))
+            if self._spool:
+                self._spool.write(data)
+            else:
+                self._write(data)
         self.records += [record for _, record in pieces]
+        if self._spool and self._spool.full:
+            self._settle()
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -244,6 +266,7 @@ class ShardWriter:
         Raises:
             UserError: the disk is full or refuses.
         """
+        self._settle()
         with writing(self.output):
             self._write(trailer(self._handle.tell()))
             self._handle.seek(0)

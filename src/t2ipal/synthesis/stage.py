@@ -106,7 +106,7 @@ def statistics(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def draw(jobs: Sequence[Job], device: str) -> None:
+def draw(jobs: Sequence[Job], device: str, scratch: Path | None = None) -> None:
     """Draw the shards of ``jobs``, one after the other: a WebDataset archive each, whose manifest comes last.
 
     A shard that is finished is left alone; one that an interrupted job left behind is taken up, and one that shares
@@ -115,6 +115,7 @@ def draw(jobs: Sequence[Job], device: str) -> None:
     Args:
         jobs: shards of the same settings, but for the seed.
         device: ``cpu`` or ``cuda:N``.
+        scratch: a directory of this node, where images are kept until there are enough for one large write.
 
     Raises:
         UserError: captions, model, device or disk are not fit.
@@ -127,14 +128,14 @@ def draw(jobs: Sequence[Job], device: str) -> None:
                 say(f"{job.output.name} is finished: kept")
                 label_of(job.output).unlink(missing_ok=True)  # of a job that was killed when all but this was done
             else:
-                _draw_shard(job, artist, stop)
+                _draw_shard(job, artist, stop, scratch)
 
 
-def _draw_shard(job: Job, artist: Artist, stop: threading.Event) -> None:
+def _draw_shard(job: Job, artist: Artist, stop: threading.Event, scratch: Path | None) -> None:
     samples = job.shard.samples(read_captions(job.captions))
     recipe = job.recipe
     sharing = donors(job.output, job.shard, recipe.settings_digest)
-    with ShardWriter(job.output, samples, recipe, job.settings["batch_size"], sharing) as writer:
+    with ShardWriter(job.output, samples, recipe, job.settings["batch_size"], sharing, scratch) as writer:
         resumed = len(writer.records)
         seconds = 0.0
         if resumed < len(samples):

@@ -1,0 +1,1 @@
+"""Acquisition: files of the public benchmarks, downloaded, checked and unpacked."""
