@@ -250,9 +250,13 @@ class Hub:
     def run(self, script: str, cache: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run Python code in a new process for which this is the hub and ``cache`` what was downloaded before."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        kept |= {"HF_ENDPOINT": self.base, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
+        # Both spellings: of a `no_proxy` that is set outside, the other one would not be read.
+        kept |= dict.fromkeys(("no_proxy", "NO_PROXY"), "*")
+        kept |= {"HF_ENDPOINT": self.base, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        # Seconds: this hub is a thread of a busy process, and its client's own 10 are for a hub that is no answer.
+        kept |= dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), "120")
         command = [sys.executable, "-c", script, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env={**kept, **environment}, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, env={**kept, **environment}, timeout=1200)
         assert done.returncode == 0, done.stderr
         return done
 

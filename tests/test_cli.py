@@ -30,10 +30,14 @@ COMMANDS = [
     "config",
 ]
 HEAVY = ["torch", "diffusers", "transformers", "open_clip", "pyarrow", "sklearn", "pandas", "matplotlib", "snakemake"]
+# By these rich colours, or breaks, what is written to no terminal; GitHub sets one of them for every job.
+TERMINAL = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TERMINAL_WIDTH"}
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "t2ipal.cli", *arguments], capture_output=True, text=True, check=False)
+    kept = {name: value for name, value in os.environ.items() if name not in TERMINAL}
+    command = [sys.executable, "-m", "t2ipal.cli", *arguments]
+    return subprocess.run(command, env={**kept, "COLUMNS": "80"}, capture_output=True, text=True, check=False)
 
 
 def test_help_lists_every_stage():

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ import time
 from t2ipal.devices import lease
 with lease("auto", "k"):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -135,10 +134,9 @@ def test_jobs_hold_different_gpus_and_a_killed_one_frees_its_own(
     try:
         assert devices._try_lock("simulated-0") is devices._try_lock("simulated-1") is None
         holders[1].send_signal(signal.SIGKILL)
-        start = time.monotonic()
         with lease("auto", "k") as device:
             assert device == "cpu"
-            assert time.monotonic() - start < 20
+            assert holders[0].poll() is None  # it was not waited for
         assert "leased simulated-1" in capfd.readouterr().err
     finally:
         for process in holders:

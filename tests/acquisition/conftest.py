@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,9 @@ import pytest
 from t2ipal.acquisition.catalogue import Archive, Item
 from t2ipal.acquisition.download import Patience
 
+# Seconds for what takes a few at the most, on a machine that has much else to do.
+WAIT = 300
+
 
 @dataclass
 class Answer:
@@ -26,13 +30,12 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None  # in place of the file's own content
     cut: int | None = None  # close the connection after so many bytes of the body
-    stall: float = 0  # wait so long after the cut, before closing
     ranges: bool = True
     first: int | None = None  # claim that the part that is sent begins here
     length: bool = True  # name the length
     packed: bool = False  # gzip for the way
     etag: str | None = "content"  # None: none; "content": of what is sent
-    gate: threading.Event | None = None  # before closing
+    gate: threading.Event | None = None  # wait for it after the cut, before closing
 
 
 @dataclass
@@ -133,9 +136,7 @@ class Host:
                 handler.wfile.write(block)
             handler.wfile.flush()
             if told.gate is not None:
-                told.gate.wait(30)
-            if told.stall:
-                threading.Event().wait(told.stall)
+                told.gate.wait(WAIT)
         except OSError:
             return
 
@@ -162,9 +163,30 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 
 @pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Holds an answer back until it is set."""
+    made = threading.Event()
+    yield made
+    made.set()
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], None]:
+    """Waits until a condition holds."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        end = time.monotonic() + WAIT
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
 def patience() -> Patience:
-    """Little of it."""
-    return Patience(attempts=3, first_pause=0.01, longest_pause=0.05, connect=2, answer=0.4)
+    """Little of it, but for answers: the host is a thread of this process, which others may keep from its work."""
+    return Patience(attempts=3, first_pause=0.01, longest_pause=0.05, connect=30, answer=60)
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -28,7 +26,7 @@ IMAGES = {f"kit/images/{number}.jpg": hashlib.sha256(bytes([number])).digest() *
 FILES = {**IMAGES, "kit/list.txt": b"0 1 2 3\n"}
 EXPECTED = {"kit/images/*.jpg": 4, "kit/list.txt": 1}
 WAITING = "t2ipal acquire: another process is acquiring kit; waiting for it\n"
-WAIT = 30
+WAIT = 300
 
 
 def _tar(files: dict[str, bytes] = FILES, mode: str = "w") -> bytes:
@@ -322,7 +320,7 @@ from t2ipal.acquisition.stage import acquire_item
 
 catalogue, name, downloads = sys.argv[1:]
 wanted = load(Path(catalogue))[name]
-patience = Patience(attempts=3, first_pause=0.01, longest_pause=0.05)
+patience = Patience(attempts=3, first_pause=0.01, longest_pause=0.05, answer=600)
 acquire_item(wanted, Path(downloads), [], wanted.manifest(Path(downloads)), patience)
 """
 
@@ -345,26 +343,11 @@ def launch(tmp_path, downloads):
         process.communicate()
 
 
-def _until(condition) -> None:
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def gate():
-    """Holds an answer back until it is set."""
-    made = threading.Event()
-    yield made
-    made.set()
-
-
-def test_a_download_that_is_killed_is_continued(launch, get, kit, host, downloads, new_answer, gate):
+def test_a_download_that_is_killed_is_continued(launch, get, kit, host, downloads, new_answer, gate, until):
     wanted, part = kit(), downloads / "kit.tar.part"
     host.plan("kit.tar", new_answer(cut=131_072, gate=gate))
     process = launch(wanted)
-    _until(lambda: part.is_file() and part.stat().st_size == 131_072)
+    until(lambda: part.is_file() and part.stat().st_size == 131_072)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait(WAIT) == -signal.SIGKILL
     assert not wanted.manifest(downloads).exists()
@@ -374,11 +357,11 @@ def test_a_download_that_is_killed_is_continued(launch, get, kit, host, download
     assert _below(downloads) == FILES
 
 
-def test_two_processes_at_once_download_an_item_once(launch, kit, host, downloads, new_answer, gate):
+def test_two_processes_at_once_download_an_item_once(launch, kit, host, downloads, new_answer, gate, until):
     wanted = kit()
     host.plan("kit.tar", new_answer(cut=131_072, gate=gate))
     first = launch(wanted)
-    _until(lambda: host.requests)
+    until(lambda: host.requests)
     second = launch(wanted)
     assert second.stderr.readline() == WAITING
     gate.set()
@@ -387,11 +370,13 @@ def test_two_processes_at_once_download_an_item_once(launch, kit, host, download
     assert _below(downloads) == FILES
 
 
-def test_a_process_that_waits_takes_over_when_the_other_is_killed(launch, kit, host, downloads, new_answer, gate):
+def test_a_process_that_waits_takes_over_when_the_other_is_killed(
+    launch, kit, host, downloads, new_answer, gate, until
+):
     wanted = kit()
     host.plan("kit.tar", new_answer(cut=131_072, gate=gate))
     first = launch(wanted)
-    _until(lambda: host.requests)
+    until(lambda: host.requests)
     second = launch(wanted)
     assert second.stderr.readline() == WAITING
     first.kill()

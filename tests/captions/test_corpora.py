@@ -321,6 +321,7 @@ def test_a_terminal_gets_a_bar_with_lines_and_rate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a narrow one would cut the bar
     (tmp_path / "a.txt").write_text("A dog in the park at night\n" * 60_000)
     assert sum(1 for _ in read([tmp_path / "a.txt"], settings())) == 60_000
     assert re.search(r"corpus, 60000 lines, \d+ lines/s: 100%.* 2/2 ", capsys.readouterr().err)

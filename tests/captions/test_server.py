@@ -80,8 +80,13 @@ class Loopback:
             self.most_under_way = max(self.most_under_way, self.under_way)
         try:
             reply = self.script(body, number)
-            if reply.stall and self.stopping.wait(reply.stall):
-                return
+            stopped = reply.stall and self.stopping.wait(reply.stall)
+        finally:
+            with self.lock:
+                self.under_way -= 1  # before the reply: who has it may ask again at once
+        if stopped:
+            return
+        try:
             handler.send_response(reply.status)
             for name, value in {"Content-Type": reply.kind, **reply.headers}.items():
                 handler.send_header(name.replace("_", "-"), value)
@@ -90,9 +95,6 @@ class Loopback:
             handler.wfile.write(reply.body)
         except OSError:
             handler.close_connection = True
-        finally:
-            with self.lock:
-                self.under_way -= 1
 
     def close(self) -> None:
         self.stopping.set()
@@ -104,9 +106,14 @@ def said(body: dict[str, Any]) -> str:
     return str(body["messages"][-1]["content"])
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No address of these tests is behind a proxy, not even those where nobody answers."""
+    monkeypatch.setenv("no_proxy", "*")  # in small letters: these go before large ones
+
+
 @pytest.fixture
-def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def loopback() -> Iterator[Loopback]:
     made = Loopback()
     yield made
     made.close()
@@ -121,7 +128,8 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(url: str, **keys: Any) -> LlmSettings:
-    return LlmSettings(**{"url": url, "model": "tiny", "retries": 2, "timeout": 5.0, **keys})
+    # The time that an answer, or a name that nobody knows, may take on a busy machine; tests of stalls have their own.
+    return LlmSettings(**{"url": url, "model": "tiny", "retries": 2, "timeout": 120.0, **keys})
 
 
 def request(prompt: str = "a dog", **changes: Any) -> Request:
@@ -197,7 +205,13 @@ def test_half_a_character_does_not_stop_the_cache(loopback: Loopback, tmp_path: 
 
 
 def test_so_many_requests_as_configured_are_under_way(loopback: Loopback) -> None:
-    loopback.script = lambda body, number: Reply(completion(said(body)), stall=0.05)
+    three = threading.Barrier(3)
+
+    def script(body: dict[str, Any], number: int) -> Reply:
+        three.wait(60)
+        return Reply(completion(said(body)), stall=0.05)  # a fourth one would be seen in this time
+
+    loopback.script = script
     prompts = [f"dog {number}" for number in range(12)]
     kept = ask(loopback.url, *(request(prompt) for prompt in prompts), concurrency=3)
     assert loopback.most_under_way == 3
@@ -216,7 +230,7 @@ def test_the_pause_that_the_server_asks_for_is_made(loopback: Loopback) -> None:
     loopback.script = lambda body, number: busy if number < 1 else Reply(completion("A dog"))
     started = time.monotonic()
     ask(loopback.url, request())
-    assert 1.0 <= time.monotonic() - started < 25
+    assert 1.0 <= time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize(
@@ -239,19 +253,19 @@ def test_rubbish_is_asked_again_and_told_in_the_end(loopback: Loopback, body: by
 
 
 def test_a_server_that_stalls_is_given_up(loopback: Loopback) -> None:
-    loopback.script = lambda body, number: Reply(completion("A dog"), stall=30.0)
+    loopback.script = lambda body, number: Reply(completion("A dog"), stall=600.0)
     started = time.monotonic()
-    told = complaint(loopback.url, timeout=0.2, retries=1)
+    told = complaint(loopback.url, timeout=2.5, retries=1)
     assert told.startswith(
-        "gives no answer within 0.2 seconds (1 retry); look after the server, raise captions.llm.time"
+        "gives no answer within 2.5 seconds (1 retry); look after the server, raise captions.llm.time"
     )
-    assert time.monotonic() - started < 25  # not the 30 that it stalls for
+    assert time.monotonic() - started < 300  # not the 600 that it stalls for
     assert loopback.tries["a dog"] == 2
 
 
 def test_a_server_that_stalls_once_is_asked_again(loopback: Loopback) -> None:
-    loopback.script = lambda body, number: Reply(completion("A dog"), stall=0.0 if number else 30.0)
-    assert ask(loopback.url, request(), timeout=0.5) == {"a dog": Answer("A dog", finished=True)}
+    loopback.script = lambda body, number: Reply(completion("A dog"), stall=0.0 if number else 600.0)
+    assert ask(loopback.url, request(), timeout=2.5) == {"a dog": Answer("A dog", finished=True)}
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
@@ -333,10 +347,14 @@ def test_a_killed_run_goes_on_and_asks_only_for_what_is_new(loopback: Loopback, 
     def seen(body: dict[str, Any]) -> Reply:
         return Reply(completion(f"You see {said(body).removeprefix('Show ')} at {body['seed']}."))
 
-    loopback.script = lambda body, number: seen(body) if len(loopback.bodies) <= 12 else Reply(stall=60.0)
+    def script(body: dict[str, Any], number: int) -> Reply:
+        # By its place, not by how many there are: another one may have come since.
+        return seen(body) if loopback.bodies.index(body) < 12 else Reply(stall=600.0)
+
+    loopback.script = script
     command = [sys.executable, __file__, str(labels), loopback.url, str(cache)]
     child = subprocess.Popen(command, env=os.environ)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(loopback.bodies) < 14 and time.monotonic() < deadline:
         time.sleep(0.01)
     child.kill()

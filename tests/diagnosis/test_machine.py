@@ -26,6 +26,14 @@ def look(tmp_path: Path) -> Look:
     return found
 
 
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy is asked for an address of this machine, and no hub is switched off, whatever is set outside."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "*")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
 HUB = {"features": {"backbone": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}}
 
 
@@ -69,6 +77,7 @@ def test_the_downloads_of_benchmarks_that_share_a_directory_are_added_up(look: L
     assert 0 < voc < coco and wanted("voc2007", "coco2014") == pytest.approx(voc + coco, abs=1e8)
 
 
+@pytest.mark.usefixtures("direct")
 def test_a_hub_is_asked_only_for_models_that_come_from_it(
     look: Look, monkeypatch: pytest.MonkeyPatch, loopback_hub: Any
 ) -> None:
@@ -78,6 +87,7 @@ def test_a_hub_is_asked_only_for_models_that_come_from_it(
     assert found.verdict is Verdict.OK and address in found.sentence and "ViT-B-32" in found.sentence
 
 
+@pytest.mark.usefixtures("direct")
 def test_a_hub_that_is_out_of_reach_or_switched_off_is_a_warning(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     found = look(**HUB)["hub"]

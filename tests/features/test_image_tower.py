@@ -53,7 +53,8 @@ def test_it_computes_what_the_whole_model_computes(name: str, precision: str, tm
     whole, alone = backbone.load(settings), backbone.load_images(settings)
     pixels = torch.rand(3, 3, whole.input_size, whole.input_size)
     for one, other in zip(whole.encode_pixels(pixels)[:2], alone.encode_pixels(pixels)[:2], strict=True):
-        assert torch.equal(one, other)
+        # To rounding, which may differ with where the weights lie in memory.
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 if precision == "float32" else 1e-2)
     assert (whole.identity, whole.preprocessing) == (alone.identity, alone.preprocessing)
     assert str(whole.transform) == str(alone.transform)
 
@@ -66,7 +67,7 @@ def test_no_text_tower_is_built_or_needed(name: str, tmp_path: Path) -> None:
     save_file({key: value for key, value in load_file(path).items() if key.startswith("visual.")}, path)
     after = backbone.load_images(_settings(folder))
     pixels = torch.rand(1, 3, before.input_size, before.input_size)
-    assert torch.equal(before.encode_pixels(pixels)[0], after.encode_pixels(pixels)[0])
+    torch.testing.assert_close(before.encode_pixels(pixels)[0], after.encode_pixels(pixels)[0], rtol=0, atol=1e-5)
     assert not any("text" in key or "token" in key for key in after.visual.state_dict() if key.startswith("t"))
 
 
@@ -74,7 +75,7 @@ def test_another_input_size_is_interpolated_alike(tmp_path: Path) -> None:
     settings = _settings(_model(tmp_path / "clip", VISION["vit"]), input_size=64)
     pixels = torch.rand(2, 3, 64, 64)
     found = [load(settings).encode_pixels(pixels)[1] for load in (backbone.load, backbone.load_images)]
-    assert torch.equal(*found)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
 def test_weights_of_other_names_are_left_to_open_clip(tmp_path: Path) -> None:

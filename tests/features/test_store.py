@@ -216,7 +216,7 @@ def test_the_next_batches_are_made_while_one_is_written_but_few(
 
     def slow(rows: store.Rows) -> pa.RecordBatch:
         assert threading.current_thread() is not threading.main_thread()
-        assert go.wait(10)
+        assert go.wait(300)
         written.append(rows.keys[0])
         return record_batch(rows)
 

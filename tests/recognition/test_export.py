@@ -79,7 +79,10 @@ def test_with_its_image_tower_it_needs_nothing_but_its_directory(model: Path, ph
         "assert t2ipal.__file__.startswith(sys.argv[3]), t2ipal.__file__\n"
         "print(json.dumps([[str(p.image), p.scores.tolist(), p.labels] for p in r.predict(sys.argv[2])]))"
     )
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(package)}
+    # With as many threads as here: another number adds up in another order.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    offline = {"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package), **offline, **threads}
     command = [sys.executable, "-c", code, str(moved), str(photos), str(package)]
     shown = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert shown.returncode == 0, shown.stderr

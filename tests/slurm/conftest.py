@@ -26,7 +26,7 @@ TEMPLATE = Path(__file__).with_name("slurm.conf.template")
 SYSTEM = Path("/etc/slurm")
 NODES = ("node1", "node2")
 GPUS, GPU_TYPE = 2, "tiny"
-START_SECONDS = 60
+START_SECONDS = 180
 # What ends a daemon of ours with the process that started it.
 DYING = ("setpriv", "--pdeathsig", "KILL")
 
@@ -47,13 +47,16 @@ def _path() -> str:
 
 
 def _free_port_range(count: int) -> int:
-    """The first of ``count`` neighbouring ports that nobody listens on."""
+    """The first of ``count`` neighbouring ports that nobody listens on, on any address.
+
+    Below 32768, from where the kernel gives ports to connections: none is taken between here and the daemons' start.
+    """
     while True:
-        first = 20000 + secrets.randbelow(20000)
+        first = 20000 + secrets.randbelow(12000)
         sockets = [socket.socket() for _ in range(count)]
         try:
             for port, probe in enumerate(sockets, first):
-                probe.bind(("127.0.0.1", port))
+                probe.bind(("", port))
             return first
         except OSError:
             continue
@@ -167,7 +170,7 @@ class Cluster:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
 
     def jobs(self) -> list[dict[str, str]]:
-        """All jobs of the last ten minutes as ``scontrol`` describes them."""
+        """All jobs of the last hour as ``scontrol`` describes them."""
         shown = self.ask("scontrol", "--details", "--oneliner", "show", "job").stdout
         lines = [line for line in shown.splitlines() if line.startswith("JobId=")]
         return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]

@@ -8,6 +8,7 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,26 @@ PIPELINES = ["auto_pipeline", "stable_diffusion.pipeline_stable_diffusion"]
 WORKERS.set_forkserver_preload(["t2ipal.synthesis.stage", *(f"diffusers.pipelines.{name}" for name in PIPELINES)])
 
 
-def work(settings: dict[str, Any], captions: str, names: Sequence[str], folder: str, told: str) -> None:
-    """What a job does; every batch of images that leaves the decoder is a line in ``told``."""
+# What a worker that is to be killed draws at the most: so 12 kills come before the end, however late each of them is.
+MOST = 4
+
+
+def work(settings: dict[str, Any], captions: str, names: Sequence[str], folder: str, told: str, most: int) -> None:
+    """What a job does; every batch of images that leaves the decoder is a line in ``told``.
+
+    It stands still behind ``most`` batches.
+    """
     import torch
 
     from t2ipal.synthesis.generator import Generator
     from t2ipal.synthesis.stage import Job, draw
 
     torch.set_num_threads(1)  # as in a job of the workflow: a core is free for the thread that decodes and writes
-    decode = Generator.decode
+    decode, batches = Generator.decode, count()
 
     def counted(generator: Generator, latents: Any) -> Any:
-        time.sleep(0.01)  # so that kills fall into drawing, not only into loading
+        # So that kills fall into drawing, not only into loading.
+        time.sleep(0.01 if next(batches) < most else 600)
         found = decode(generator, latents)
         with open(told, "a", encoding="utf-8") as log:
             log.write(f"{len(found[0])}\n")
@@ -60,9 +69,9 @@ class Run:
         folder.mkdir()
         self.told.touch()
 
-    def start(self, names: Sequence[str]) -> Any:
+    def start(self, names: Sequence[str], most: int = CAPTIONS * REPLICAS) -> Any:
         process = WORKERS.Process(
-            target=work, args=(self.settings, str(self.captions), names, str(self.folder), str(self.told))
+            target=work, args=(self.settings, str(self.captions), names, str(self.folder), str(self.told), most)
         )
         process.start()
         return process
@@ -78,8 +87,8 @@ class Run:
         """Kill workers at random moments after they have begun to draw, and begin them again; returns the kills."""
         done = 0
         while done < kills and not all((self.folder / f"shard-{name}.json").exists() for name in self.names):
-            processes = [self.start(self.names[index::workers]) for index in range(workers)]
             before = self.drawn
+            processes = [self.start(self.names[index::workers], MOST) for index in range(workers)]
             while self.drawn == before and any(process.is_alive() for process in processes):
                 time.sleep(0.005)
             time.sleep(rng.uniform(0, 0.1))

@@ -335,9 +335,11 @@ from pathlib import Path
 from t2ipal.synthesis.generator import Generator
 from t2ipal.synthesis.stage import Job, draw
 from t2ipal.synthesis.plan import Shard
-real = Generator.denoise
+real, calls = Generator.denoise, iter(range(100))
 def told(*args):
     print("drawing", flush=True)
+    if next(calls) == 2:
+        sys.stdin.read()  # until it is killed
     return real(*args)
 Generator.denoise = told
 draw([Job(json.loads(sys.argv[1]), Path(sys.argv[2]), Shard(0, 0, 6, 6), Path(sys.argv[3]))], "cpu")
@@ -352,7 +354,8 @@ def test_sigkill_of_a_real_process_changes_no_byte(
     command = [sys.executable, "-c", _JOB, json.dumps(settings), str(captions), str(output)]
     source = Path(__file__).parents[2] / "src"
     environment = os.environ | {"PYTHONPATH": str(source)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         for _ in range(3):
             assert process.stdout.readline() == "drawing\n"

@@ -13,6 +13,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 FEW = {"seeds": [0], "methods": ["t2i-pal"]}
+# The end of a run that hangs, no bound on one that does not.
+RUN_SECONDS = 900
 
 
 def test_more_captions_and_replicas_draw_only_what_is_new_and_going_back_finds_everything(project):
@@ -35,9 +37,13 @@ def test_more_captions_and_replicas_draw_only_what_is_new_and_going_back_finds_e
     assert (project.results / "summary.json").read_bytes() == summary
 
 
-def test_jobs_on_a_machine_of_four_gpus_run_at_once_each_on_its_own(fresh, monkeypatch):
+def test_jobs_on_a_machine_of_four_gpus_run_at_once_each_on_its_own(fresh, monkeypatch, tmp_path):
     monkeypatch.setenv("T2IPAL_SIMULATED_GPUS", "4")
+    # Leases lie in the temporary directory, where a test beside this one may hold simulated GPUs of the same names.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     overlay = {"synthesis": {"shards_per_job": 1}}
+    # With all captions there, no job has ended, and freed its GPU, before the last one begins.
+    fresh.run("captions_all", overlay=overlay)
     fresh.run("synthesis_all", "--cores", "8", overlay=overlay)
     logs = [path.read_text() for path in fresh.results.glob("logs/synthesis/*.log")]
     leased = sorted(found for log in logs for found in re.findall(r"leased (simulated-\d)", log))
@@ -48,14 +54,14 @@ def test_jobs_on_a_machine_of_four_gpus_run_at_once_each_on_its_own(fresh, monke
 def test_a_job_that_is_asked_to_stop_is_taken_up_by_snakemake(fresh):
     overlay = {**FEW, "synthesis": {"steps": 40, "batch_size": 5, "shards_per_job": 2}}
     with fresh.start("synthesis_all", overlay=overlay) as process:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + RUN_SECONDS
         part = None
         while part is None and time.monotonic() < deadline:
             part = next((p for p in fresh.results.glob("synthesis/*/*.tar.part") if p.stat().st_size), None)
             time.sleep(0.02)
         (job,) = _jobs(fresh)
         os.kill(job, signal.SIGTERM)
-        output = process.communicate(timeout=300)[0]
+        output = process.communicate(timeout=RUN_SECONDS)[0]
     assert process.returncode == 0, output
     assert "Trying to restart job" in output
     assert "was asked to stop" in output
@@ -89,12 +95,18 @@ def test_a_plan_that_the_disk_cannot_hold_is_refused_and_a_full_disk_loses_no_im
 
 def test_two_runs_in_one_directory_are_refused(fresh):
     with fresh.start("synthesis_all", overlay=FEW) as first:
-        while first.poll() is None and not (fresh.results / ".claim").exists():
+        # The log of a job is there: what claims the directory comes before the first job.
+        while first.poll() is None and not any((fresh.results / "logs").rglob("*.log")):
             time.sleep(0.05)
-        second = fresh.snakemake("synthesis_all", overlay=FEW)
+        # So that it still holds the directory when the second one asks, however long that takes to start.
+        first.send_signal(signal.SIGSTOP)
+        try:
+            second = fresh.snakemake("synthesis_all", overlay=FEW)
+        finally:
+            first.send_signal(signal.SIGCONT)
         assert second.returncode != 0
         assert "another run is writing to results directory" in second.stdout + second.stderr
-        first.communicate(timeout=300)
+        first.communicate(timeout=RUN_SECONDS)
     assert first.returncode == 0
 
 
