@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -142,6 +143,15 @@ class Run:
             np.full(count, ROWS * COLUMNS, dtype=np.int16),
         )
         store.write(self.features_path(), [rows], {"grid": [ROWS, COLUMNS], "source": "test"})
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Numbers that a test draws from the global generators are the same whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture
