@@ -41,13 +41,14 @@ debian:
 	  { $$install || { timeout 120 apt-get update -qq && $$install; }; } > /dev/null 2>&1 || \
 	  echo "make: $(DEBIAN) could not be installed: tests of SLURM or of the report in a browser are skipped"; fi
 
-# The workflow's tests, half of the time, run beside all others and are shown after them. With one thread each: threads
-# that wait for one another, on cores that are taken, took the tests half as long again.
+# Half of the tests, by time, run beside all others and are shown after them. With one thread each: threads that wait for
+# one another, on cores that are taken, took the tests half as long again.
+HALF := tests/workflow tests/reporting
 test: setup lint debian $(MODELS)
-	$(RUN); export OMP_NUM_THREADS=1; python -m pytest tests/workflow > $(VENV)/workflow-tests.log 2>&1 & workflow=$$!; \
-	others=0; python -m pytest --ignore=tests/workflow || others=$$?; \
-	status=0; wait $$workflow || status=$$?; \
-	cat $(VENV)/workflow-tests.log; exit $$(( others || status ))
+	$(RUN); export OMP_NUM_THREADS=1; python -m pytest $(HALF) > $(VENV)/half.log 2>&1 & half=$$!; \
+	others=0; python -m pytest $(HALF:%=--ignore=%) || others=$$?; \
+	status=0; wait $$half || status=$$?; \
+	cat $(VENV)/half.log; exit $$(( others || status ))
 
 fast: setup
 	$(RUN) python -m pytest -m "not slow"

@@ -185,7 +185,7 @@ def test_a_hub_out_of_reach_is_one_sentence(loopback_hub: Any, tmp_path: Path) -
     ]
     assert load(loopback_hub, tmp_path / "first", *settings, HF_HUB_OFFLINE="1") == expected
     assert loopback_hub.requests == []
-    loopback_hub.server.server_close()
+    loopback_hub.close()
     assert load(loopback_hub, tmp_path / "first", settings[1]) == expected[1:]
 
 

@@ -61,7 +61,7 @@ def test_a_pipeline_of_the_hub_draws_as_its_directory_does(
     count = len(loopback_hub.requests)
     assert draw(loopback_hub, tmp_path / "cache", settings[0], HF_HUB_OFFLINE="1") == [image]
     assert len(loopback_hub.requests) == count
-    loopback_hub.server.server_close()
+    loopback_hub.close()
     assert draw(loopback_hub, tmp_path / "cache", settings[0]) == [image]
 
 
@@ -108,7 +108,7 @@ def test_a_hub_out_of_reach_is_one_sentence(loopback_hub: Any, pipeline_dir: Pat
     expected = [f"synthesis.model 'somebody/tiny' {away}", f"synthesis.lora 'somebody/lora' {away}"]
     assert draw(loopback_hub, tmp_path / "cache", *settings, HF_HUB_OFFLINE="1") == expected
     assert loopback_hub.requests == []
-    loopback_hub.server.server_close()
+    loopback_hub.close()
     assert draw(loopback_hub, tmp_path / "cache", settings[0]) == expected[:1]
 
 

@@ -150,7 +150,7 @@ def _end_together(batches: Any) -> None:
 
 def _has_ended(batches: Any) -> bool:
     """Whether a worker has; its pipe may have ended a moment before it counts as ended."""
-    return bool(connection.wait([worker.sentinel for worker in batches._workers], timeout=10))
+    return bool(connection.wait([worker.sentinel for worker in batches._workers], timeout=2))
 
 
 def decode_batches(
