@@ -180,18 +180,18 @@ def end(process: subprocess.Popen[str], seconds: float = 120) -> None:
         raise
 
 
-# Many minutes of work on one shard, more than the limit below leaves on any machine: 240 images, two at a time, as a
+# Many minutes of work on one shard, more than the limit below leaves on any machine: 960 images, two at a time, as a
 # batch must end within the notice also where everything takes five times as long.
 SLOW = {
     "seeds": [0],
     "methods": ["t2i-pal"],
-    "captions": {"total": 240},
-    "synthesis": {"steps": 100, "batch_size": 2, "shard_size": 240},
+    "captions": {"total": 960},
+    "synthesis": {"steps": 100, "batch_size": 2, "shard_size": 960},
 }
 # Three minutes for each attempt, and a third of it notice; SLURM may give half a minute more. What is left before it,
 # a minute and a half, must do for the start of a job, and for that of a run that is to find the job in the queue.
 SHORT = ("--default-resources", "mem_mb=2000", "runtime=3", "max_runtime=3", "slurm_extra='--signal=TERM@60'")
-KEPT = re.compile(r"kept (\d+) of 240 images of an earlier run")
+KEPT = re.compile(r"kept (\d+) of 960 images of an earlier run")
 
 
 def watch(project: Project, process: subprocess.Popen[str]) -> tuple[int, str]:
