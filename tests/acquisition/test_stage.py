@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.acquisition.conftest import WAIT
 
 from t2ipal.acquisition import stage
 from t2ipal.acquisition.catalogue import Item, item
@@ -26,7 +27,6 @@ IMAGES = {f"kit/images/{number}.jpg": hashlib.sha256(bytes([number])).digest() *
 FILES = {**IMAGES, "kit/list.txt": b"0 1 2 3\n"}
 EXPECTED = {"kit/images/*.jpg": 4, "kit/list.txt": 1}
 WAITING = "t2ipal acquire: another process is acquiring kit; waiting for it\n"
-WAIT = 300
 
 
 def _tar(files: dict[str, bytes] = FILES, mode: str = "w") -> bytes:
@@ -357,28 +357,28 @@ def test_a_download_that_is_killed_is_continued(launch, get, kit, host, download
     assert _below(downloads) == FILES
 
 
-def test_two_processes_at_once_download_an_item_once(launch, kit, host, downloads, new_answer, gate, until):
+@pytest.fixture
+def two_at_once(launch, kit, host, new_answer, gate, until):
+    """An item, a process that is in the middle of its download, and one that waits for it."""
     wanted = kit()
     host.plan("kit.tar", new_answer(cut=131_072, gate=gate))
     first = launch(wanted)
     until(lambda: host.requests)
     second = launch(wanted)
     assert second.stderr.readline() == WAITING
+    return wanted, first, second
+
+
+def test_two_processes_at_once_download_an_item_once(two_at_once, host, downloads, gate):
+    wanted, first, second = two_at_once
     gate.set()
     assert [process.wait(WAIT) for process in (first, second)] == [0, 0]
     assert host.sent == wanted.bytes
     assert _below(downloads) == FILES
 
 
-def test_a_process_that_waits_takes_over_when_the_other_is_killed(
-    launch, kit, host, downloads, new_answer, gate, until
-):
-    wanted = kit()
-    host.plan("kit.tar", new_answer(cut=131_072, gate=gate))
-    first = launch(wanted)
-    until(lambda: host.requests)
-    second = launch(wanted)
-    assert second.stderr.readline() == WAITING
+def test_a_process_that_waits_takes_over_when_the_other_is_killed(two_at_once, host, downloads):
+    _, first, second = two_at_once
     first.kill()
     assert second.wait(WAIT) == 0
     assert len(host.requests) == 2

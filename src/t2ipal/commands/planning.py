@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from t2ipal.commands.options import AsJson, Experiment, Overlays, Results, configuration
+
 PANEL = "Before a run"
 app = typer.Typer()
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
@@ -25,21 +27,17 @@ def labels(
 
 @app.command(rich_help_panel=PANEL)
 def plan(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Overlays, as --configfile takes them; none for config.yaml here.")
-    ] = None,
-    experiment: Annotated[str, typer.Option("--experiment", help="Table or study; `summary` is eval_all.")] = "summary",
-    results: Annotated[str | None, typer.Option("--results", help="Look here instead of the key `results`.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    files: Overlays = None,
+    experiment: Experiment = "summary",
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what the images of a run will cost, and what is there already: images, jobs, disk, device-hours."""
     from t2ipal.budget import plan as planning
-    from t2ipal.config import changed, layered, members
+    from t2ipal.config import members
     from t2ipal.experiments import named
 
-    config = layered(files or [])
-    if results is not None:
-        config = changed(config, {"results": results})
+    config = configuration(files, results)
     wanted = named(config, experiment)
     for member in members(config):
         part = wanted.on(member.benchmark)

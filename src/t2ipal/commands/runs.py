@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from t2ipal.commands.options import AsJson, Experiment, Overlays, Results, configuration
+
 PANEL = "Your project"
 app = typer.Typer()
 
@@ -27,18 +29,14 @@ def init(
 
 @app.command(rich_help_panel=PANEL)
 def status(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Overlays, as --configfile takes them; none for config.yaml here.")
-    ] = None,
-    experiment: Annotated[str, typer.Option("--experiment", help="Table or study; `summary` is eval_all.")] = "summary",
-    results: Annotated[str | None, typer.Option("--results", help="Look here instead of the key `results`.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    files: Overlays = None,
+    experiment: Experiment = "summary",
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Tell what of a run is done, under way, out of date or left over, and why."""
-    from t2ipal.config import changed, layered
     from t2ipal.standing import as_json as json_text
     from t2ipal.standing import render, standing
 
-    config = layered(files or [])
-    found = standing(config if results is None else changed(config, {"results": results}), experiment)
+    found = standing(configuration(files, results), experiment)
     typer.echo(json_text(found) if as_json else render(found))
