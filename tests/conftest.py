@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,8 @@ from t2ipal.io import file_sha256, write_json
 from t2ipal.labels import LabelSet
 from t2ipal.layout import Layout
 
+# Seconds for what takes a few at the most, on a machine that has much else to do.
+WAIT = 300
 SEEDS = (3, 5)
 PROTOCOL = "openmoji-v1/test-20/resize96"
 ROWS, COLUMNS, SIZE = 2, 3, 4
@@ -152,6 +155,19 @@ def _seeded() -> None:
     np.random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], None]:
+    """Waits until a condition holds."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        end = time.monotonic() + WAIT
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,12 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import WAIT
 
 from t2ipal.acquisition.catalogue import Archive, Item
 from t2ipal.acquisition.download import Patience
-
-# Seconds for what takes a few at the most, on a machine that has much else to do.
-WAIT = 300
 
 
 @dataclass
@@ -168,19 +165,6 @@ def gate() -> Iterator[threading.Event]:
     made = threading.Event()
     yield made
     made.set()
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], object]], None]:
-    """Waits until a condition holds."""
-
-    def wait(condition: Callable[[], object]) -> None:
-        end = time.monotonic() + WAIT
-        while not condition():
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.02)
-
-    return wait
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.acquisition.conftest import WAIT
+from tests.conftest import WAIT
 
 from t2ipal.acquisition import stage
 from t2ipal.acquisition.catalogue import Item, item

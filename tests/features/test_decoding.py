@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -138,15 +137,12 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+def test_a_job_that_is_killed_leaves_no_process(tmp_path: Path, until: Callable[[Callable[[], object]], None]) -> None:
     with (tmp_path / "out").open("w") as out:
         assert subprocess.run([sys.executable, "-c", KILLED], stdout=out).returncode == -signal.SIGKILL
     processes = [int(pid) for pid in (tmp_path / "out").read_text().split()]
     assert len(processes) == 3
-    deadline = time.monotonic() + 300
-    while any(map(_runs, processes)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(_runs, processes))
+    until(lambda: not any(map(_runs, processes)))
 
 
 def test_memory_that_runs_out_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

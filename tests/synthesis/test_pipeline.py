@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import WAIT
 
 from t2ipal.errors import UserError
 from t2ipal.settings import SynthesisSettings
@@ -24,7 +25,7 @@ from t2ipal.synthesis.plan import Caption, Sample
 BASE_SEED = 4
 SAMPLES = [Sample(Caption(f"c{index}", f"text {index}", ("dog",), ()), 0) for index in range(11)]
 BATCHES = [SAMPLES[first : first + 3] for first in range(0, 11, 3)]
-WAIT = 300.0
+Until = Callable[[Callable[[], object]], None]
 
 
 class Fake:
@@ -134,15 +135,12 @@ def test_without_a_spare_core_all_networks_run_on_the_calling_thread(monkeypatch
     assert shelf.files[1].attempt == 1
 
 
-def test_a_batch_is_denoised_while_the_one_before_is_written_and_no_further_one(spare_cores: int) -> None:
+def test_a_batch_is_denoised_while_the_one_before_is_written_and_no_further_one(spare_cores: int, until: Until) -> None:
     model, shelf = Fake(), Shelf()
     seen: list[int] = []
 
     def wait_for_the_next(batch: int) -> None:
-        deadline = time.monotonic() + WAIT
-        while len(model.denoised) < min(batch + 2, len(BATCHES)):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until(lambda: len(model.denoised) >= min(batch + 2, len(BATCHES)))
         time.sleep(0.02)
         seen.append(len(model.denoised))
 
@@ -151,14 +149,11 @@ def test_a_batch_is_denoised_while_the_one_before_is_written_and_no_further_one(
     assert seen == [2, 3, 4, 4]
 
 
-def test_embeddings_of_the_next_batch_are_computed_while_this_one_is_denoised() -> None:
+def test_embeddings_of_the_next_batch_are_computed_while_this_one_is_denoised(until: Until) -> None:
     class Waiting(Fake):
         def denoise(self, condition: Condition, seeds: list[int], between_steps: Any = None) -> Latents:
             ahead = min(len(self.denoised) + 2, len(BATCHES))
-            deadline = time.monotonic() + WAIT
-            while len(self.conditioned) < ahead:
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
+            until(lambda: len(self.conditioned) >= ahead)
             return super().denoise(condition, seeds, between_steps)
 
     shelf = Shelf()
